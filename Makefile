@@ -1,0 +1,51 @@
+# Two commands: `make corpus` makes the demo corpus, `make test` checks everything.
+# Each makes its own environment in .venv first, anew whenever its pins change.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+SPEC ?= jobs/specs/demo.yaml
+OUT ?= ./corpora/demo
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env corpus test lint bench clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+env: $(STAMP)  ## make the environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    || { echo "medsynth needs Python 3.11 or newer; install it, or name one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
+	    || { echo "this Python has no venv module; install it (Debian, Ubuntu: apt install python3.11-venv)" >&2; exit 2; }
+	@echo "making $(VENV): the first time takes some minutes"
+	@"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+corpus: $(STAMP)  ## make a corpus: SPEC=jobs/specs/demo.yaml OUT=./corpora/demo
+	$(BIN)/python jobs/generate.py --spec "$(SPEC)" --out "$(OUT)"
+
+lint: $(STAMP)  ## style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: lint  ## lint, then all the tests
+	$(BIN)/python -m pytest -m "not bench" $(PYTEST_ARGS)
+
+bench: $(STAMP)  ## run the benchmarks; figures go to bench-out/ as JSON
+	@mkdir -p bench-out
+	@set -e; for script in tests/benchmarks/bench_*.py; do \
+	    echo "== $$script"; $(BIN)/python -m "tests.benchmarks.$$(basename "$$script" .py)"; \
+	done
+
+clean:  ## remove the environment and every cache; corpora stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .numba_cache .import_linter_cache build *.egg-info

@@ -1,0 +1,83 @@
+"""What every test stands on: a home of its own, no AWS settings but its own, and real S3 servers."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import S3Server, moto_server, rclone_server
+
+REPO = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPO.parent / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before any test module is imported: Ray writes a token into HOME, and matplotlib, boto3 and
+    # Hugging Face's datasets look there while they are imported.
+    config.stash[_HOME] = home = tempfile.mkdtemp(prefix="medsynth-home-")
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "GOOGLE_", "AZURE_", "RAY_", "HF_")):
+            del os.environ[name]
+    os.environ |= {
+        "HOME": home,
+        "HF_HUB_OFFLINE": "1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        # Compiled code outlives the temporary home, or each run would compile it anew.
+        "NUMBA_CACHE_DIR": str(REPO / ".numba_cache"),
+    }
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_HOME], ignore_errors=True)
+
+
+_HOME = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real images beside the repository; tests that want them are skipped without."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real images at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def moto_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """moto's S3 server: honours conditional writes."""
+    with moto_server(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """``rclone serve s3``: ignores the condition of a put."""
+    with rclone_server(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture
+def moto_env(moto_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """moto's server, with the AWS variables set for it."""
+    return _with_env(moto_s3, monkeypatch)
+
+
+@pytest.fixture
+def rclone_env(rclone_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """rclone's server, with the AWS variables set for it."""
+    return _with_env(rclone_s3, monkeypatch)
+
+
+@pytest.fixture(params=["moto", "rclone"])
+def s3_env(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """Each of the two servers in turn, with the AWS variables set for it."""
+    return _with_env(request.getfixturevalue(f"{request.param}_s3"), monkeypatch)
+
+
+def _with_env(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    return server
