@@ -16,9 +16,9 @@ import numpy as np
 import simplejpeg
 from PIL import BmpImagePlugin, GifImagePlugin, WebPImagePlugin
 
-from medsynth import _tiff
-from medsynth._pixels import Pixels, check_size, exif_orientation, from_cmyk, to_rgb, turned, upright
 from medsynth.errors import Reason, Rejected
+from medsynth.images import _tiff
+from medsynth.images._pixels import Pixels, check_size, exif_orientation, from_cmyk, to_rgb, turned, upright
 
 T = TypeVar("T")
 

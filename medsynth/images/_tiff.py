@@ -8,8 +8,8 @@ import numpy as np
 import simplejpeg
 import tifffile
 
-from medsynth._pixels import EXIF_ORIENTATION, Pixels, check_size, from_cmyk, to_8_bit, to_rgb, turned, upright
 from medsynth.errors import Reason, Rejected
+from medsynth.images._pixels import EXIF_ORIENTATION, Pixels, check_size, from_cmyk, to_8_bit, to_rgb, turned, upright
 
 # Every fault of a TIFF is raised here as Rejected; tifffile would print a warning besides.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
