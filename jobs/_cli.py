@@ -1,0 +1,53 @@
+"""What all jobs share: typed flags in, one line and an exit code out."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+import typer
+
+from medsynth import storage
+from medsynth.errors import UserError
+
+_JOB_FOLDER = "/runtime_resources/working_dir_files/"
+
+
+def run(command: Callable[..., Any]) -> NoReturn:
+    """Run a job's function as a program.
+
+    Exit codes: 0 done; 2 the user's mistake, told in one line; 1 anything else.
+
+    Args:
+        command: its parameters are the flags, its docstring the help.
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(command)
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        _say(str(error))
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted; what is finished is kept, and the same command goes on from there")
+        sys.exit(1)
+    except click.ClickException as error:
+        _say(error.format_message())
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _say(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def place(uri: str, flag: str) -> str:
+    """Where a flag points, independent of the working directory.
+
+    Raises:
+        UserError: it is a relative path inside the temporary folder of a submitted job, which Ray removes.
+    """
+    found = storage.absolute(uri)
+    if found != uri and _JOB_FOLDER in found:
+        raise UserError(f"{flag} {uri}: lies in the temporary folder of the submitted job; name a URI or an absolute path")
+    return found

@@ -1,0 +1,67 @@
+"""What a person sees of a job: a progress line, and short tables."""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+_EVERY_SECONDS = {True: 0.2, False: 10.0}
+
+console = Console(soft_wrap=True)
+
+
+class ProgressLine:
+    """One line that is rewritten on a terminal, and repeated now and then in a log.
+
+    Args:
+        unit: what is counted, in the plural.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._terminal = sys.stderr.isatty()
+        self._started = self._shown = time.monotonic()
+
+    def show(self, done: int, total: int, *, fresh: int, note: str = "") -> None:
+        """Tell how far the job is.
+
+        Args:
+            done: finished units, those of earlier runs included.
+            total: all units.
+            fresh: units finished by this run, from which the rate comes.
+            note: more to say.
+        """
+        now = time.monotonic()
+        if now - self._shown < _EVERY_SECONDS[self._terminal] and done < total:
+            return
+        self._shown = now
+        rate = fresh / max(1e-9, now - self._started)
+        left = _clock((total - done) / rate) if rate and done < total else "0:00"
+        share = 100 * done / max(1, total)
+        text = f"{done:,} of {total:,} {self._unit} ({share:.0f} %), {rate:,.0f} {self._unit}/s, {left} left{note}"
+        print(f"\r\x1b[2K{text}" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the line, so that what follows starts on its own."""
+        if self._terminal:
+            print(file=sys.stderr)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; numbers are set right."""
+    drawn = Table(title=title, title_justify="left", title_style="bold")
+    rows = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    for place, column in enumerate(columns):
+        numeric = all(row[place].replace(",", "").replace(".", "").lstrip("-").isdecimal() for row in rows)
+        drawn.add_column(column, justify="right" if numeric and rows else "left")
+    for row in rows:
+        drawn.add_row(*row)
+    console.print(drawn)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

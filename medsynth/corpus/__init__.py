@@ -1,0 +1,1 @@
+"""A corpus on storage: its rows, shards, manifest, card and report, and how it is read."""

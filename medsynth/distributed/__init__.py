@@ -1,0 +1,1 @@
+"""All that runs on Ray: sessions, indexing and generation."""

@@ -1,0 +1,234 @@
+"""A corpus on Ray Data: one row is one shard descriptor, and only small records come back.
+
+What is retry-safe and why: a descriptor is a number, a shard's bytes follow from the number and the
+job alone, and the commit is a conditional create. Ray may therefore run a shard again after any
+failure, on any machine; whatever finishes first stands.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from ray.data import TaskPoolStrategy
+
+from medsynth import storage
+from medsynth.corpus import card, manifest, report, sources
+from medsynth.corpus.shard import Record
+from medsynth.errors import CorpusError, UserError
+from medsynth.plan import Lost, Plan, Replacement, Subgroup, replace
+from medsynth.recipes.preparation import Prepared
+from medsynth.recipes.work import Job, make_and_commit
+from medsynth.spec import Spec
+
+# A block costs the driver about 9 KB until its dataset is done; a wave gives that back.
+WAVE = 4096
+
+
+@dataclass
+class Progress:
+    """How far a run is; handed to the caller after every shard."""
+
+    rows_planned: int
+    started: float = field(default_factory=time.monotonic)
+    shards: int = 0
+    """Shards seen, made now or found."""
+    shards_planned: int = 0
+    rows: int = 0
+    """Rows delivered, made now or found."""
+    rows_made: int = 0
+    """Rows made by this run."""
+    rejects: int = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a complete corpus holds."""
+
+    corpus: str
+    rows: int
+    shards: int
+    bytes: int
+    delivered: dict[Subgroup, int]
+    """Rows by subgroup."""
+    rejects: dict[str, int]
+    """Refused samples by reason, counted over all rounds."""
+    undelivered: int
+    """Planned samples that no tile was left for."""
+    seconds: float
+    """Of this run."""
+    made: int
+    """Rows made by this run; the others were there."""
+
+
+class _Tally:
+    """Sums over the records, so that the records themselves need not be kept."""
+
+    def __init__(self, writer: manifest.Writer) -> None:
+        self.writer = writer
+        self.delivered: Counter[Subgroup] = Counter()
+        self.rejects: Counter[str] = Counter()
+        self.shards = self.bytes = self.made = 0
+
+    def add(self, records: list[Record]) -> None:
+        for record in records:
+            self.delivered.update(record.counts)
+            self.shards += 1
+            self.bytes += record.bytes
+            self.made += record.rows if record.seconds else 0
+            for (_, reason), count in record.rejects.items():
+                self.rejects[reason] += count
+        self.writer.write(records)
+
+
+def cpus() -> int:
+    """CPUs of the session."""
+    return int(ray.cluster_resources().get("CPU", 1))
+
+
+def check_place(corpus: str, spec: Spec) -> None:
+    """Refuse a place that holds a corpus of another spec, before anything is read or written.
+
+    Raises:
+        CorpusConflictError: what differs is named.
+    """
+    if storage.head(storage.join(corpus, manifest.HEADER)) is None:
+        return
+    there = manifest.read_header(corpus)["spec"]
+    here = spec.model_dump(mode="json", exclude={"out_of_focus", "skin"})
+    manifest.refuse_differences(corpus, {key: there.get(key) for key in here}, here, "spec")
+
+
+def generate(
+    prepared: Prepared,
+    corpus: str,
+    *,
+    conditional: bool,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Summary:
+    """Make a corpus, or what is missing of it. Call it inside a session.
+
+    Args:
+        prepared: the plan and what belongs to it.
+        corpus: URI of the output.
+        conditional: whether the output's server honours conditional writes.
+        workers: shards in the making at the same time; by default as many as the session has CPUs.
+        progress: called after every shard.
+
+    Raises:
+        UserError: the output is another corpus's or cannot be written, or a source cannot be read
+            for a reason other than its own.
+    """
+    started = time.monotonic()
+    manifest.write_header(corpus, prepared.header, conditional=conditional)
+    if prepared.sources is not None:
+        _write_sources(corpus, prepared.sources, conditional)
+    there = manifest.read_manifest(corpus)
+    if there is not None:
+        tally = _Tally(manifest.Writer())
+        tally.add(there)
+        tally.made = 0
+        return _summary(corpus, tally, prepared.plan.rows, started)
+    state = Progress(prepared.plan.rows)
+    tally = _Tally(manifest.Writer())
+    previous: Replacement | None = None
+    current: Plan | Replacement = prepared.plan
+    bad_tiles = np.zeros(0, dtype=np.int64)
+    unfilled = np.zeros(0, dtype=np.int64)
+    while current.shards:
+        job = Job(
+            corpus, prepared.fingerprint, prepared.recipe, current, prepared.plan.axes, prepared.plan.seed, conditional
+        )
+        state.shards_planned += current.shards
+        lost: list[tuple[int, int]] = []
+        bad: set[int] = set()
+        for records in _waves(job, workers, state, progress):
+            tally.add(records)
+            for record in records:
+                lost.extend(record.lost)
+                bad.update(record.bad_tiles)
+        bad_tiles = np.union1d(bad_tiles, np.array(sorted(bad), dtype=np.int64))
+        missing = np.concatenate([unfilled, *(np.arange(first, last, dtype=np.int64) for first, last in lost)])
+        previous = replace(prepared.plan, Lost(np.sort(missing), bad_tiles), previous)
+        current, unfilled = previous, previous.unfilled
+    storage.remove_staging(corpus)
+    manifest.write_manifest(corpus, tally.writer.finish())
+    card.write_card(corpus)
+    report.write_report(corpus)
+    return _summary(corpus, tally, prepared.plan.rows, started)
+
+
+def _summary(corpus: str, tally: _Tally, planned: int, started: float) -> Summary:
+    rows = sum(tally.delivered.values())
+    return Summary(
+        corpus=corpus,
+        rows=rows,
+        shards=tally.shards,
+        bytes=tally.bytes,
+        delivered=dict(tally.delivered),
+        rejects=dict(tally.rejects),
+        undelivered=planned - rows,
+        seconds=time.monotonic() - started,
+        made=tally.made,
+    )
+
+
+def _waves(
+    job: Job, workers: int | None, state: Progress, progress: Callable[[Progress], None]
+) -> Iterator[list[Record]]:
+    shared = ray.put(job)
+    for start in range(0, job.round.shards, WAVE):
+        count = min(WAVE, job.round.shards - start)
+        descriptors = ray.data.range(count, override_num_blocks=count)
+        made = descriptors.map_batches(
+            _make,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_kwargs={"job": shared, "start": start},
+            compute=TaskPoolStrategy(size=workers),
+            num_cpus=1,
+        )
+        records = []
+        for batch in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for answer in batch.to_pylist():
+                record = _record(answer)
+                records.append(record)
+                state.shards += 1
+                state.rows += record.rows
+                state.rows_made += record.rows if record.seconds else 0
+                state.rejects += sum(record.rejects.values())
+                progress(state)
+        yield sorted(records, key=lambda record: record.shard)
+
+
+def _make(batch: pa.Table, job: Any, start: int) -> pa.Table:
+    job = ray.get(job) if isinstance(job, ray.ObjectRef) else job
+    answers = []
+    for number in batch["id"].to_pylist():
+        try:
+            answers.append({"record": make_and_commit(job, start + number).to_json(), "error": None})
+        except UserError as error:
+            # An error of the user's comes back as a value: Ray would wrap it, and try again.
+            answers.append({"record": None, "error": str(error)})
+    return pa.Table.from_pylist(answers, schema=_ANSWER)
+
+
+_ANSWER = pa.schema([("record", pa.string()), ("error", pa.string())])
+
+
+def _record(answer: dict[str, str | None]) -> Record:
+    if answer["error"] is not None:
+        raise UserError(answer["error"])
+    assert answer["record"] is not None
+    return Record.from_json(answer["record"])
+
+
+def _write_sources(corpus: str, data: bytes, conditional: bool) -> None:
+    uri = storage.join(corpus, sources.NAME)
+    if not storage.put_new(uri, data, conditional=conditional) and storage.read(uri) != data:
+        raise CorpusError(f"{uri}: damaged; remove the corpus and make it again")

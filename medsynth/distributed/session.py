@@ -1,0 +1,58 @@
+"""The one place that starts Ray or joins it."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.data import DataContext
+
+from medsynth.errors import UserError
+
+
+@contextmanager
+def session(workers: int | None = None) -> Iterator[None]:
+    """A Ray session: the cluster in ``RAY_ADDRESS`` or under a submitted job, else a fresh local one.
+
+    Args:
+        workers: CPUs of a local cluster; by default all of this machine's.
+
+    Raises:
+        UserError: the cluster cannot be reached, or spans machines without token authentication.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    # A bare init() would first try the address of the last cluster that Ray saved, and hang where
+    # that cluster is dead: hence "local".
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(address="local", num_cpus=workers or os.cpu_count(), include_dashboard=False, **quiet)
+    except ConnectionError as error:
+        raise UserError(f"RAY_ADDRESS={address}: no cluster answers there; start one or unset RAY_ADDRESS") from error
+    try:
+        if address:
+            _demand_token()
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _demand_token() -> None:
+    # Whoever reaches the ports of a cluster without tokens runs code on it (CVE-2023-48022); on one
+    # machine the operating system's users are the boundary.
+    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(machines) > 1 and os.environ.get("RAY_AUTH_MODE") != "token":
+        raise UserError(
+            f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: the cluster spans {len(machines)} machines without token "
+            "authentication; start it with RAY_AUTH_MODE=token, as cluster.yaml does"
+        )

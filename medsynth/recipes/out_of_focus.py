@@ -1,0 +1,178 @@
+"""The recipe ``out_of_focus``: in-focus tiles, put out of focus by the physics."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from itertools import groupby
+from typing import Any, Literal, get_type_hints
+
+import pyarrow as pa
+from pydantic import Field
+
+from medsynth import images
+from medsynth.images import Pixels
+from medsynth.catalog import tiles
+from medsynth.defocus import chain, compression, device
+from medsynth.defocus.chain import ChainParameters, ChainSettings
+from medsynth.errors import Rejected, SpecError
+from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch, prefetch
+from medsynth.seeds import uniforms
+from medsynth.spec import Axis, Spec, parse
+
+FOCUS_AXIS = "focus_class"
+DEVICE_AXIS = "device"
+
+_ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+class OutOfFocusSettings(ChainSettings):
+    """The spec's section ``out_of_focus``: the chain's settings and the geometry."""
+
+    size: int = Field(default=224, ge=16, le=4096)
+    """Side of the images made, px; a source tile needs the chain's margin more on every side."""
+    device: str | None = None
+    """Profile for all images where ``device`` is no axis: a shipped name, or one of ``devices``."""
+    devices: dict[str, str] = {}
+    """Profiles of the user's own: a name, and the URI of its YAML file."""
+
+
+
+class OutOfFocus:
+    """In-focus tiles in, tiles of a known focus class out.
+
+    Args:
+        settings: the spec's section.
+        chains: the chain of each device; the key None for the settings as they stand.
+        image_format: jpeg, or png to keep the chain's own JPEG step apart from the file format.
+    """
+
+    name = "out_of_focus"
+    needs_sources = True
+
+    def __init__(
+        self,
+        settings: OutOfFocusSettings,
+        chains: Mapping[str | None, ChainSettings],
+        image_format: Literal["jpeg", "png"],
+    ) -> None:
+        self._settings = settings
+        self._chains = dict(chains)
+        self._png = image_format == "png"
+        self._classes = chain.class_count(settings)
+        self.suffix = "png" if self._png else "jpg"
+        self.parameters = (
+            pa.field(FOCUS_AXIS, pa.int64()),
+            pa.field(DEVICE_AXIS, pa.string()),
+            *_parameter_fields(),
+        )
+
+    @classmethod
+    def from_spec(cls, spec: Spec) -> "OutOfFocus":
+        """Build the recipe that a spec asks for.
+
+        Raises:
+            SpecError: a setting is wrong, a device unknown, or two settings contradict each other.
+        """
+        settings = parse(OutOfFocusSettings, spec.out_of_focus, "out_of_focus")
+        named = spec.balance.axes[DEVICE_AXIS].values if DEVICE_AXIS in spec.balance.axes else ()
+        if named and settings.device is not None:
+            raise SpecError("out_of_focus.device: device is an axis too; remove one of the two")
+        wanted = named or ((settings.device,) if settings.device is not None else ())
+        chains: dict[str | None, ChainSettings] = {None: settings}
+        for name in wanted:
+            chains[name] = chain.with_device(settings, device.load(settings.devices.get(name, name)))
+        used = [chains[name] for name in wanted] or [settings]
+        if spec.output.image_format == "jpeg" and any(item.jpeg is None for item in used):
+            raise SpecError("out_of_focus.jpeg: switched off, but output.image_format is jpeg; set it to png")
+        return cls(settings, chains, spec.output.image_format)
+
+    def made_axes(self, axes: Mapping[str, Axis]) -> list[str]:
+        """The axes made here: focus_class, whose classes the radius table must have, and device."""
+        for value in axes[FOCUS_AXIS].values if FOCUS_AXIS in axes else ():
+            if not value.isdecimal() or int(value) >= self._classes:
+                raise SpecError(
+                    f"balance.axes.{FOCUS_AXIS}: no class {value!r}; the radius table has 0 to {self._classes - 1}"
+                )
+        return [axis for axis in axes if axis in (FOCUS_AXIS, DEVICE_AXIS)]
+
+    def identity(self) -> dict[str, Any]:
+        """The section with all defaults filled in, and every device's chain in full."""
+        return {
+            **self._settings.model_dump(mode="json"),
+            "chains": {
+                name: chain_.model_dump(mode="json") for name, chain_ in self._chains.items() if name is not None
+            },
+        }
+
+    def make(self, samples: Sequence[Sample], clock: Stopwatch) -> Iterator[Output | Refusal]:
+        """Make samples, decoding each source image once."""
+        by_image = [(key, list(group)) for key, group in groupby(samples, key=_image)]
+        for (key, members), (_, future) in zip(by_image, prefetch([key for key, _ in by_image], _fetch), strict=True):
+            try:
+                with clock("read"):
+                    data = future.result()
+                with clock("render"):
+                    picture = tiles.load(data, key[3])
+            except Rejected as why:
+                yield from (Refusal(sample, why) for sample in members)
+                continue
+            for sample in members:
+                with clock("render"):
+                    yield self._make_one(sample, picture)
+
+    def remake(self, row: Mapping[str, Any]) -> bytes:
+        """Make one image again from its row."""
+        data = tiles.fetch(row["source_uri"], row["source_row"], row["source_column"])
+        picture = tiles.load(data, row["source_sha256"])
+        window = picture[
+            row["source_y"] : row["source_y"] + row["source_height"],
+            row["source_x"] : row["source_x"] + row["source_width"],
+        ]
+        parameters = ChainParameters(**{item.name: row[item.name] for item in fields(ChainParameters)})
+        return self._encode(chain.render(window, self._chains[row[DEVICE_AXIS]], parameters, self._settings.size, row["seed"]), parameters)
+
+    def _make_one(self, sample: Sample, picture: Pixels) -> Output | Refusal:
+        source = sample.source
+        assert source is not None
+        name = sample.values.get(DEVICE_AXIS, self._settings.device)
+        settings = self._chains[name]
+        focus_class = (
+            int(sample.values[FOCUS_AXIS])
+            if FOCUS_AXIS in sample.values
+            else int(uniforms(sample.seed, FOCUS_AXIS, 1)[0] * self._classes)
+        )
+        window = picture[source.y : source.y + source.height, source.x : source.x + source.width]
+        try:
+            parameters = chain.draw(settings, focus_class, source.mpp, sample.seed)
+            image = chain.render(window, settings, parameters, self._settings.size, sample.seed)
+        except Rejected as why:
+            return Refusal(sample, why)
+        values = {FOCUS_AXIS: focus_class, DEVICE_AXIS: name, **asdict(parameters)}
+        return Output(sample, self._encode(image, parameters), values)
+
+    def _encode(self, image: Pixels, parameters: ChainParameters) -> bytes:
+        if parameters.jpeg_quality is None:
+            return images.encode_png(image)
+        data = compression.encode(image, parameters.jpeg_quality, parameters.jpeg_subsampling)
+        return images.encode_png(images.decode(data)) if self._png else data
+
+
+_Key = tuple[str, int | None, str | None, str]
+
+
+def _image(sample: Sample) -> _Key:
+    source = sample.source
+    assert source is not None
+    return (source.uri, source.row, source.image_column, source.sha256)
+
+
+def _fetch(key: _Key) -> bytes:
+    return tiles.fetch(key[0], key[1], key[2])
+
+
+def _parameter_fields() -> list[pa.Field]:
+    hints = get_type_hints(ChainParameters)
+    found = []
+    for item in fields(ChainParameters):
+        kinds = [kind for kind in getattr(hints[item.name], "__args__", (hints[item.name],)) if kind is not type(None)]
+        found.append(pa.field(item.name, _ARROW_TYPES[kinds[0]]))
+    return found

@@ -1,0 +1,177 @@
+"""From a spec and a catalog to a run that can start: sources, plan, fingerprint and header."""
+
+import hashlib
+import importlib.metadata
+import io
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from medsynth import __version__, storage
+from medsynth.corpus import manifest, sources
+from medsynth.corpus.sources import Source
+from medsynth.errors import SpecError
+from medsynth.plan import Plan, Subgroup, fingerprint, make_plan
+from medsynth.recipes.base import Made, Recipe, make_shard
+from medsynth.spec import Spec
+
+# The packages whose version can change a data file's bytes.
+_PINNED = ("numpy", "numba", "pyarrow", "simplejpeg", "pillow", "tifffile", "imagecodecs")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start."""
+
+    recipe: Recipe
+    plan: Plan
+    fingerprint: str
+    header: dict[str, Any]
+    """What corpus.json will say."""
+    table: pa.Table | None
+    """The sources, in the plan's order."""
+    sources: bytes | None
+    """The same, as the file that goes into the corpus."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a few samples cost, for an estimate."""
+
+    samples: int
+    made: Made
+    seconds_per_row: float
+    """One worker's."""
+    bytes_per_row: float
+
+
+def prepare(spec: Spec, recipe: Recipe, catalog: pa.Table | None, where: str) -> Prepared:
+    """Plan a corpus.
+
+    Args:
+        spec: the order.
+        recipe: how its images are made.
+        catalog: the catalog's table, for a recipe that needs sources.
+        where: the catalog's URI, for messages and for the header.
+
+    Raises:
+        UserError: the catalog does not have what is asked for; see
+            :func:`medsynth.corpus.sources.select` and :func:`medsynth.plan.make_plan`.
+    """
+    axes = spec.balance.axes
+    made_axes = recipe.made_axes(axes)
+    group_axes = [axis for axis in axes if axis not in made_axes]
+    table = data = None
+    notes = []
+    counts: Mapping[Subgroup, int] = {}
+    if recipe.needs_sources:
+        if catalog is None:
+            raise SpecError("source: the recipe makes its images from tiles; name a catalog or a folder of images")
+        selection = sources.select(catalog, axes, group_axes, where)
+        table, counts = selection.table, selection.counts
+        data = sources.to_bytes(table)
+        if selection.soft:
+            notes.append(f"{selection.soft} of the asked subgroups' tiles are soft and were not used as sources")
+        if selection.other:
+            notes.append(f"{selection.other} tiles belong to subgroups that were not asked for")
+    elif group_axes:
+        raise SpecError(f"balance.axes.{group_axes[0]}: the recipe {recipe.name} does not make this axis; remove it")
+    plan = make_plan(
+        spec.balance,
+        made_axes,
+        counts,
+        rows_per_shard=spec.output.rows_per_shard,
+        seed=spec.seed,
+        real_counts=_real_counts(spec),
+        needs_tiles=recipe.needs_sources,
+    )
+    parts = {
+        "spec": spec.model_dump(mode="json", exclude={"out_of_focus", "skin"}),
+        "sources": hashlib.sha256(data).hexdigest() if data is not None else None,
+        "recipe": recipe.identity(),
+    }
+    header = {
+        "format": manifest.FORMAT,
+        "synthetic": True,
+        "name": spec.name,
+        "recipe": recipe.name,
+        "spec": parts["spec"] | {recipe.name: parts["recipe"]},
+        "fingerprint": fingerprint(parts),
+        "fingerprint_parts": {"sources": parts["sources"]},
+        "versions": {"medsynth": __version__} | {name: importlib.metadata.version(name) for name in _PINNED},
+        "axes": {axis: list(axes[axis].values) for axis in axes},
+        "rows": plan.rows,
+        "shards": plan.shards,
+        "quotas": [
+            {
+                "subgroup": dict(zip(plan.axes, quota.subgroup, strict=True)),
+                "asked": quota.asked,
+                "planned": quota.planned,
+            }
+            for quota in plan.quotas()
+        ],
+        "sources": table.num_rows if table is not None else 0,
+        "notes": notes,
+    }
+    return Prepared(recipe, plan, header["fingerprint"], header, table, data)
+
+
+def trial(prepared: Prepared, samples: int) -> Trial:
+    """Make a few samples, spread evenly over the plan, without writing anything.
+
+    Args:
+        prepared: the run.
+        samples: how many; fewer where the plan has fewer.
+    """
+    plan = prepared.plan
+    indices = np.unique(np.linspace(0, plan.rows - 1, min(samples, plan.rows)).astype(np.int64))
+    assignment = plan.at(indices)
+    tiles: dict[int, Source] = {}
+    if prepared.table is not None:
+        places = np.unique(assignment.tiles)
+        rows = prepared.table.take(pa.array(places)).to_pylist()
+        tiles = {place: Source(**row) for place, row in zip(places.tolist(), rows, strict=True)}
+
+    def run() -> Made:
+        return make_shard(
+            prepared.recipe,
+            assignment,
+            tiles,
+            axes=plan.axes,
+            run_seed=plan.seed,
+            fingerprint=prepared.fingerprint,
+        )
+
+    run()  # pays what a worker pays once: compilation, imports, connections
+    start = time.perf_counter()
+    made = run()
+    seconds = time.perf_counter() - start
+    size = sum(len(image["bytes"]) for image in made.table["image"].to_pylist())
+    return Trial(len(indices), made, seconds / len(indices), size / max(1, made.table.num_rows))
+
+
+def _real_counts(spec: Spec) -> dict[Subgroup, int] | None:
+    if spec.balance.top_up is None:
+        return None
+    uri = spec.balance.top_up.real
+    data = storage.read(uri)
+    try:
+        table = (
+            pq.read_table(io.BytesIO(data)) if data[:4] == b"PAR1" else pyarrow.csv.read_csv(io.BytesIO(data))
+        )
+    except pa.ArrowException as error:
+        raise SpecError(f"balance.top_up.real: {uri} is neither Parquet nor CSV; convert it") from error
+    missing = [axis for axis in spec.balance.axes if axis not in table.column_names]
+    if missing:
+        raise SpecError(
+            f"balance.top_up.real: {uri} has no column {missing[0]!r} for this axis; it has {', '.join(table.column_names)}"
+        )
+    columns = [[str(value) for value in table[axis].to_pylist()] for axis in spec.balance.axes]
+    return dict(Counter(zip(*columns, strict=True)))

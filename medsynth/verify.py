@@ -1,0 +1,164 @@
+"""Check that a corpus is what it says: every digest, every count, and rows made again."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medsynth import storage
+from medsynth.corpus import manifest
+from medsynth.corpus.shard import Record
+from medsynth.errors import CorpusError, NotFoundError, Rejected
+from medsynth.plan import Subgroup
+from medsynth.recipes import build
+from medsynth.recipes.base import Recipe
+from medsynth.seeds import digest64
+from medsynth.spec import Spec, parse
+
+_READERS = 8
+
+
+@dataclass
+class Findings:
+    """What a verification found."""
+
+    shards: int = 0
+    rows: int = 0
+    remade: int = 0
+    problems: list[str] = field(default_factory=list)
+    """One line each, naming the file or row; empty for a sound corpus."""
+    counts: Counter[Subgroup] = field(default_factory=Counter)
+    """Rows by subgroup, as recounted."""
+
+
+def verify(corpus: str, rows: int, *, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> Findings:
+    """Re-read every digest, recount every subgroup, and make rows again from their own metadata.
+
+    Args:
+        corpus: URI of a complete corpus.
+        rows: how many rows to make again, drawn evenly at random from the whole corpus.
+        seed: which ones.
+        progress: called with (shards done, shards in all).
+
+    Raises:
+        CorpusError: there is no complete corpus there.
+    """
+    header = manifest.read_header(corpus)
+    records = manifest.read_manifest(corpus)
+    if records is None:
+        raise CorpusError(f"{corpus}: not complete (no {manifest.NAME}); run the job that makes it again")
+    recipe = build(spec_of(header))
+    axes = list(header["axes"])
+    findings = Findings()
+    picks = _picks(records, rows, seed)
+    with ThreadPoolExecutor(_READERS) as pool:
+        for done, (record, data) in enumerate(_read_all(pool, corpus, records), start=1):
+            _check_shard(corpus, record, data, axes, findings)
+            if data is not None and record.shard in picks:
+                _check_rows(corpus, record, data, picks[record.shard], recipe, findings)
+            if progress:
+                progress(done, len(records))
+    _check_plan(header, axes, records, findings)
+    return findings
+
+
+def spec_of(header: dict[str, object]) -> Spec:
+    """The spec that a corpus was made from, out of its ``corpus.json``."""
+    return parse(Spec, header["spec"], f"{manifest.HEADER}: spec")
+
+
+def _picks(records: list[Record], rows: int, seed: int) -> dict[str, list[int]]:
+    total = sum(record.rows for record in records)
+    draw = np.random.Generator(np.random.Philox(digest64("verify", seed)))
+    chosen = np.sort(draw.choice(total, size=min(rows, total), replace=False))
+    picks: dict[str, list[int]] = {}
+    ends = np.cumsum([record.rows for record in records])
+    for row in chosen.tolist():
+        shard = int(np.searchsorted(ends, row, side="right"))
+        picks.setdefault(records[shard].shard, []).append(row - int(ends[shard]) + records[shard].rows)
+    return picks
+
+
+def _read_all(
+    pool: ThreadPoolExecutor, corpus: str, records: list[Record]
+) -> Iterator[tuple[Record, bytes | None]]:
+    # A window, not pool.map: that would read the whole corpus ahead of its consumer.
+    for start in range(0, len(records), _READERS):
+        window = records[start : start + _READERS]
+        futures = [pool.submit(_read, storage.join(corpus, record.path)) for record in window]
+        yield from ((record, future.result()) for record, future in zip(window, futures, strict=True))
+
+
+def _read(uri: str) -> bytes | None:
+    try:
+        return storage.read(uri)
+    except NotFoundError:
+        return None
+
+
+def _check_shard(corpus: str, record: Record, data: bytes | None, axes: list[str], findings: Findings) -> None:
+    uri = storage.join(corpus, record.path)
+    if data is None:
+        findings.problems.append(f"{uri}: missing; run the job that made the corpus again")
+        return
+    findings.shards += 1
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        findings.problems.append(f"{uri}: its bytes are not those in the manifest; remove it and run the job again")
+    try:
+        table = pq.read_table(io.BytesIO(data), columns=["index", "synthetic", *axes])
+    except (pa.ArrowException, OSError) as error:
+        findings.problems.append(f"{uri}: not readable ({str(error).splitlines()[0]}); remove it and run the job again")
+        return
+    findings.rows += table.num_rows
+    columns = [[str(value) for value in table[axis].to_pylist()] for axis in axes]
+    counts = Counter(zip(*columns, strict=True))
+    findings.counts.update(counts)
+    if dict(counts) != record.counts:
+        findings.problems.append(f"{uri}: its rows by subgroup are not those in the manifest")
+    if not all(table["synthetic"].to_pylist()):
+        findings.problems.append(f"{uri}: holds rows that do not say that they are synthetic")
+
+
+def _check_rows(
+    corpus: str, record: Record, data: bytes, numbers: list[int], recipe: Recipe, findings: Findings
+) -> None:
+    uri = storage.join(corpus, record.path)
+    try:
+        rows = pq.read_table(io.BytesIO(data)).take(pa.array(numbers)).to_pylist()
+    except (pa.ArrowException, OSError):
+        return  # said already, of the whole file
+    for number, row in zip(numbers, rows, strict=True):
+        findings.remade += 1
+        try:
+            same = recipe.remake(row) == row["image"]["bytes"]
+        except Rejected as why:
+            findings.problems.append(f"{uri} row {number} ({row['sample_id']}): cannot be made again, {why}")
+        except Exception as error:
+            findings.problems.append(f"{uri} row {number} ({row['sample_id']}): its parameters make no image, {error!r}")
+        else:
+            if not same:
+                findings.problems.append(f"{uri} row {number} ({row['sample_id']}): made again, its bytes differ")
+
+
+def _check_plan(header: dict[str, object], axes: list[str], records: list[Record], findings: Findings) -> None:
+    rejected: Counter[Subgroup] = Counter()
+    for record in records:
+        for (subgroup, _), count in record.rejects.items():
+            rejected[subgroup] += count
+    quotas = header["quotas"]
+    assert isinstance(quotas, list)
+    for quota in quotas:
+        subgroup = tuple(quota["subgroup"][axis] for axis in axes)
+        delivered = findings.counts[subgroup]
+        # Each planned sample is delivered, or has a reject; a reject that was replaced is delivered too.
+        if delivered > quota["planned"] or quota["planned"] > delivered + rejected[subgroup]:
+            findings.problems.append(
+                f"{', '.join(f'{k}={v}' for k, v in quota['subgroup'].items())}: {quota['planned']} planned, "
+                f"{delivered} delivered, {rejected[subgroup]} rejected"
+            )
