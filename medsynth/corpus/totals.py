@@ -55,7 +55,9 @@ class Totals:
     bytes: int
     """Bytes of all data files."""
     seconds: dict[str, float]
-    """Worker seconds by stage; the one figure here that differs from run to run."""
+    """Worker seconds by stage, of the shards that the last run made; they differ from run to run."""
+    rows_timed: int
+    """Rows of the shards that the last run made."""
 
     @property
     def whole(self) -> Tally:
@@ -86,10 +88,10 @@ def add_up(corpus: Corpus) -> Totals:
     rejected: Counter[tuple[str, ...]] = Counter()
     seconds = dict.fromkeys(manifest.STAGES, 0.0)
     rejecting: list[str] = []
-    size = 0
+    size = timed = 0
     place = storage.join(corpus.uri, manifest.NAME)
     with storage.open_input(place) as file:
-        wanted = ["shard", "bytes", "counts", "rejects", "seconds"]
+        wanted = ["shard", "rows", "bytes", "counts", "rejects", "seconds"]
         for batch in pq.ParquetFile(file).iter_batches(batch_size=_RECORDS_AT_ONCE, columns=wanted):
             size += pc.sum(batch["bytes"]).as_py()
             delivered.update(_grouped(batch["counts"].flatten(), len(axes), None))
@@ -97,8 +99,11 @@ def add_up(corpus: Corpus) -> Totals:
             if len(rejecting) < _REJECTING_SHARDS:
                 found = batch.filter(pc.greater(pc.list_value_length(batch["rejects"]), 0))["shard"]
                 rejecting += found.to_pylist()[: _REJECTING_SHARDS - len(rejecting)]
-            for stage in manifest.STAGES:
-                seconds[stage] += pc.sum(batch["seconds"].field(stage)).as_py() or 0.0
+            spent = [pc.fill_null(batch["seconds"].field(stage), 0.0) for stage in manifest.STAGES]
+            for stage, column in zip(manifest.STAGES, spent, strict=True):
+                seconds[stage] += pc.sum(column).as_py()
+            # A shard that was there already when the run was resumed has no times.
+            timed += pc.sum(pc.if_else(pc.greater(pc.max_element_wise(*spent), 0.0), batch["rows"], 0)).as_py()
     by_reason: Counter[str] = Counter()
     by_subgroup: Counter[tuple[str, ...]] = Counter()
     for key, rows in rejected.items():
@@ -112,7 +117,7 @@ def add_up(corpus: Corpus) -> Totals:
     if delivered:
         stray = " / ".join(next(iter(delivered)))
         raise CorpusError(f"{place}: counts the subgroup {stray}, which corpus.json does not have; run jobs/verify.py")
-    return Totals(tuple(subgroups), dict(by_reason.most_common()), tuple(rejecting), len(corpus), size, seconds)
+    return Totals(tuple(subgroups), dict(by_reason.most_common()), tuple(rejecting), len(corpus), size, seconds, timed)
 
 
 def _grouped(records: pa.StructArray, axes: int, extra: str | None) -> dict[tuple[str, ...], int]:
