@@ -228,20 +228,22 @@ def _stage(path: Path, data: bytes, commit: Callable[[Path, Path], T]) -> T:
     # Beside the target, since a hard link cannot cross file systems; a name of its own for each
     # writer, since two may be making the same object.
     staging = path.parent / _STAGING
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         staged = staging / f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}"
-        staging.mkdir(parents=True, exist_ok=True)
         try:
+            staging.mkdir(parents=True, exist_ok=True)
             with staged.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())  # a name must not appear before its bytes, even if the power fails
             return commit(staged, path)
-        except FileNotFoundError:
-            continue  # a run that started meanwhile called remove_staging
+        except (FileNotFoundError, FileExistsError):
+            # A run that started meanwhile called remove_staging.
+            if attempt == _ATTEMPTS - 1:
+                raise
         finally:
             staged.unlink(missing_ok=True)
-    raise FileNotFoundError(errno.ENOENT, "the staging folder keeps vanishing", str(staging))
+    raise AssertionError("unreachable")
 
 
 def _link_new(staged: Path, path: Path) -> bool:

@@ -78,6 +78,7 @@ class Proxy:
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 request = request.reframed(request.start, await read_body(reader, request))
                 answer, keep = await self.answer(request)
+                self.counts["bytes_out"] += len(answer)
                 writer.write(answer)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):

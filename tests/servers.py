@@ -126,7 +126,7 @@ class FaultProxy:
         self._running.close()
 
     def counts(self) -> dict[str, int]:
-        """Requests so far: by method, ``delayed``, and by the name of each fault."""
+        """So far: ``requests``, by method too, ``delayed``, each fault by name, and ``bytes_out``."""
         with urllib.request.urlopen(self.endpoint + COUNTS_PATH, timeout=10) as answer:
             return json.load(answer)
 
