@@ -286,7 +286,7 @@ def _raise(error: OSError) -> None:
 def _local_errors(uri: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(f"{uri}: no such file or folder; check the address") from error
     except OSError as error:
         raise StorageError(f"{uri}: {error.strerror}; check the path and its access rights") from error

@@ -29,6 +29,7 @@ COLUMNS = pa.schema(
         pa.field("height", pa.int32(), nullable=False),
         pa.field("margin", pa.int32(), nullable=False),
         pa.field("mpp", pa.float64()),
+        pa.field("own_mpp", pa.float64()),
         pa.field("etag", pa.string(), nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
@@ -38,7 +39,8 @@ COLUMNS = pa.schema(
 )
 """The columns before the subgroup columns. x, y, width and height are the window to read in pixels,
 margin included; row and image_column are set for images inside Parquet files; mpp is micrometres per
-pixel; etag, bytes and sha256 are those of the file or, but for the etag, of the Parquet cell."""
+pixel, own_mpp what the image's own tags (or its Parquet file's column) say of it; bytes and sha256 are
+those of the file or of the Parquet cell, etag is the file's."""
 
 REJECT_COLUMNS = pa.schema(
     [
@@ -51,6 +53,7 @@ REJECT_COLUMNS = pa.schema(
 )
 
 _ORDER = [("uri", "ascending"), ("row", "ascending"), ("y", "ascending"), ("x", "ascending")]
+_REJECT_ORDER = [("uri", "ascending"), ("row", "ascending")]
 _KEY = b"medsynth.catalog"
 
 
@@ -66,23 +69,23 @@ def schema(subgroups: Sequence[str]) -> pa.Schema:
     return pa.schema([*COLUMNS, *(pa.field(name, pa.string(), nullable=False) for name in subgroups)])
 
 
-def write(folder: str, table: pa.Table, rejects: pa.Table, about: Mapping[str, Any]) -> None:
-    """Write a catalog, over an earlier one if need be.
+def write(folder: str, table: pa.Table, rejects: pa.Table, about: Mapping[str, Any], *, part: str = "") -> None:
+    """Write a catalog, over an earlier one if need be, or a finished part of one.
 
     Args:
         folder: its URI.
         table: columns as :func:`schema` gives them, in any order of rows.
         rejects: columns as ``REJECT_COLUMNS``.
         about: what it was made from and how, kept as JSON in the table's metadata.
+        part: name of a part, for a catalog in the making.
 
     Raises:
         StorageError: it cannot be written.
     """
     # The table goes last: where it stands, the rejects that belong to it stand too.
-    rejects = rejects.sort_by([("uri", "ascending"), ("row", "ascending")])
-    storage.put(storage.join(folder, REJECTS), _parquet(rejects))
+    storage.put(storage.join(folder, part + REJECTS), _parquet(rejects.sort_by(_REJECT_ORDER)))
     described = table.sort_by(_ORDER).replace_schema_metadata({_KEY: json.dumps(about, sort_keys=True)})
-    storage.put(storage.join(folder, TABLE), _parquet(described))
+    storage.put(storage.join(folder, part + TABLE), _parquet(described))
 
 
 def is_catalog(uri: str) -> bool:
@@ -115,20 +118,24 @@ def about(uri: str) -> dict[str, Any]:
     return found
 
 
-def read_rejects(folder: str) -> pa.Table:
+def read_rejects(uri: str) -> pa.Table:
     """Read the inputs that a catalog refused.
+
+    Args:
+        uri: as for :func:`read`.
 
     Raises:
         CatalogError: there is no catalog.
     """
+    place = _file(uri).removesuffix(TABLE) + REJECTS
     try:
-        return pq.read_table(io.BytesIO(storage.read(storage.join(folder, REJECTS))))
+        return pq.read_table(io.BytesIO(storage.read(place)))
     except (NotFoundError, pa.ArrowInvalid) as error:
-        raise CatalogError(f"{folder}: no catalog there; make one with jobs/index.py") from error
+        raise CatalogError(f"{uri}: no whole catalog there; make it again with jobs/index.py") from error
 
 
 def _file(uri: str) -> str:
-    return uri if uri.endswith("/" + TABLE) else storage.join(uri, TABLE)
+    return uri if uri.endswith(TABLE) else storage.join(uri, TABLE)
 
 
 def _open(uri: str) -> pq.ParquetFile:

@@ -20,6 +20,8 @@ from medsynth.errors import Reason, Rejected
 from medsynth.images import _tiff
 from medsynth.images._pixels import Pixels, check_size, exif_orientation, from_cmyk, to_rgb, turned, upright
 
+__all__ = ["Pixels", "decode", "encode_png", "mpp", "size"]
+
 T = TypeVar("T")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
