@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from medsynth import storage
 from medsynth.errors import UserError
@@ -28,11 +28,11 @@ def run(command: Callable[..., Any]) -> NoReturn:
     except UserError as error:
         _say(str(error))
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _say("interrupted; what is finished is kept, and the same command goes on from there")
         sys.exit(1)
-    except click.ClickException as error:
-        _say(error.format_message())
+    except TyperException as error:
+        _say(getattr(error, "format_message", lambda: str(error))())
         sys.exit(2)
     sys.exit(0)
 

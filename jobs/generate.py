@@ -16,6 +16,7 @@ from medsynth.recipes import build, preparation
 from medsynth.recipes.preparation import Prepared
 
 _TRIAL_SAMPLES = 32
+_MOST_VALUES = 12
 
 
 def generate(
@@ -87,17 +88,20 @@ def _preview(prepared: Prepared, count: int, out: str) -> None:
 
 def _show_result(prepared: Prepared, summary: generation.Summary) -> None:
     plan = prepared.plan
-    for place_, axis in enumerate(plan.axes):
+    rows: list[list[object]] = []
+    for position, axis in enumerate(plan.axes):
         planned, delivered = Counter[str](), Counter[str]()
         for quota in plan.quotas():
-            planned[quota.subgroup[place_]] += quota.planned
+            planned[quota.subgroup[position]] += quota.planned
         for subgroup, count in summary.delivered.items():
-            delivered[subgroup[place_]] += count
-        table(
-            f"by {axis}",
-            [axis, "planned", "delivered"],
-            [[value, planned[value], delivered[value]] for value in prepared.header["axes"][axis]],
-        )
+            delivered[subgroup[position]] += count
+        values = prepared.header["axes"][axis]
+        if len(values) <= _MOST_VALUES:
+            rows += [[axis, value, planned[value], delivered[value]] for value in values]
+        else:
+            ends = f"{values[0]} to {values[-1]} ({len(values)} values)"
+            rows.append([axis, ends, *(_each([count[value] for value in values]) for count in (planned, delivered))])
+    table(summary.corpus, ["axis", "value", "planned", "delivered"], rows)
     short = sum(quota.asked - quota.planned for quota in plan.quotas())
     if short:
         console.print(f"[yellow]shortfall: {short:,} rows asked for could not be planned; the report names the subgroups")
@@ -110,6 +114,11 @@ def _show_result(prepared: Prepared, summary: generation.Summary) -> None:
         f"{summary.made:,} rows made now, in {summary.seconds:.1f} s"
     )
     console.print(f"corpus: {summary.corpus}\nreport: {storage.join(summary.corpus, 'report.html')}")
+
+
+def _each(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,} each" if low == high else f"{low:,} to {high:,} each"
 
 
 def _bytes(count: float) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +17,9 @@ from medsynth.corpus import manifest
 from medsynth.corpus.shard import Record
 from medsynth.errors import CorpusError, NotFoundError, Rejected
 from medsynth.plan import Subgroup
-from medsynth.recipes import build
+from medsynth.recipes import rebuild
 from medsynth.recipes.base import Recipe
 from medsynth.seeds import digest64
-from medsynth.spec import Spec, parse
 
 _READERS = 8
 
@@ -53,7 +53,7 @@ def verify(corpus: str, rows: int, *, seed: int = 0, progress: Callable[[int, in
     records = manifest.read_manifest(corpus)
     if records is None:
         raise CorpusError(f"{corpus}: not complete (no {manifest.NAME}); run the job that makes it again")
-    recipe = build(spec_of(header))
+    recipe = rebuild(header["recipe"], header["recipe_settings"])
     axes = list(header["axes"])
     findings = Findings()
     picks = _picks(records, rows, seed)
@@ -66,11 +66,6 @@ def verify(corpus: str, rows: int, *, seed: int = 0, progress: Callable[[int, in
                 progress(done, len(records))
     _check_plan(header, axes, records, findings)
     return findings
-
-
-def spec_of(header: dict[str, object]) -> Spec:
-    """The spec that a corpus was made from, out of its ``corpus.json``."""
-    return parse(Spec, header["spec"], f"{manifest.HEADER}: spec")
 
 
 def _picks(records: list[Record], rows: int, seed: int) -> dict[str, list[int]]:
@@ -146,14 +141,12 @@ def _check_rows(
                 findings.problems.append(f"{uri} row {number} ({row['sample_id']}): made again, its bytes differ")
 
 
-def _check_plan(header: dict[str, object], axes: list[str], records: list[Record], findings: Findings) -> None:
+def _check_plan(header: dict[str, Any], axes: list[str], records: list[Record], findings: Findings) -> None:
     rejected: Counter[Subgroup] = Counter()
     for record in records:
         for (subgroup, _), count in record.rejects.items():
             rejected[subgroup] += count
-    quotas = header["quotas"]
-    assert isinstance(quotas, list)
-    for quota in quotas:
+    for quota in header["quotas"]:
         subgroup = tuple(quota["subgroup"][axis] for axis in axes)
         delivered = findings.counts[subgroup]
         # Each planned sample is delivered, or has a reject; a reject that was replaced is delivered too.

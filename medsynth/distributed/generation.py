@@ -133,6 +133,8 @@ def generate(
         tally = _Tally(manifest.Writer())
         tally.add(there)
         tally.made = 0
+        if storage.head(storage.join(corpus, report.NAME)) is None:
+            _describe(corpus)  # the run that made it was killed between its last files
         return _summary(corpus, tally, prepared.plan.rows, started)
     state = Progress(prepared.plan.rows)
     tally = _Tally(manifest.Writer())
@@ -156,11 +158,15 @@ def generate(
         missing = np.concatenate([unfilled, *(np.arange(first, last, dtype=np.int64) for first, last in lost)])
         previous = replace(prepared.plan, Lost(np.sort(missing), bad_tiles), previous)
         current, unfilled = previous, previous.unfilled
-    storage.remove_staging(corpus)
     manifest.write_manifest(corpus, tally.writer.finish())
+    _describe(corpus)
+    return _summary(corpus, tally, prepared.plan.rows, started)
+
+
+def _describe(corpus: str) -> None:
     card.write_card(corpus)
     report.write_report(corpus)
-    return _summary(corpus, tally, prepared.plan.rows, started)
+    storage.remove_staging(corpus)
 
 
 def _summary(corpus: str, tally: _Tally, planned: int, started: float) -> Summary:

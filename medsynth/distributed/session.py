@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,8 @@ import ray
 from ray.data import DataContext
 
 from medsynth.errors import UserError
+
+_ANSWER_SECONDS = 10
 
 
 @contextmanager
@@ -28,13 +31,11 @@ def session(workers: int | None = None) -> Iterator[None]:
     # A bare init() would first try the address of the last cluster that Ray saved, and hang where
     # that cluster is dead: hence "local".
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", num_cpus=workers or os.cpu_count(), include_dashboard=False, **quiet)
-    except ConnectionError as error:
-        raise UserError(f"RAY_ADDRESS={address}: no cluster answers there; start one or unset RAY_ADDRESS") from error
+    if address:
+        _demand_answer(address)
+        ray.init(address=address, **quiet)
+    else:
+        ray.init(address="local", num_cpus=workers or os.cpu_count(), include_dashboard=False, **quiet)
     try:
         if address:
             _demand_token()
@@ -45,6 +46,17 @@ def session(workers: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _demand_answer(address: str) -> None:
+    # Ray itself waits for minutes where nothing listens.
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdecimal():
+        return  # "auto" and the like
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"RAY_ADDRESS={address}: no cluster answers there; start one or unset RAY_ADDRESS") from error
 
 
 def _demand_token() -> None:

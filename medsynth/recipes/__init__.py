@@ -1,5 +1,8 @@
 """Recipes: a shard of the plan in, images and their parameters out."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from medsynth.errors import SpecError
 from medsynth.recipes.base import Recipe
 from medsynth.recipes.out_of_focus import OutOfFocus
@@ -17,3 +20,14 @@ def build(spec: Spec) -> Recipe:
     if spec.skin:
         raise SpecError("skin: the recipe is out_of_focus; remove the section, or set recipe: skin")
     return OutOfFocus.from_spec(spec)
+
+
+def rebuild(name: str, identity: Mapping[str, Any]) -> Recipe:
+    """The recipe of an existing corpus, from the settings that its ``corpus.json`` holds.
+
+    Raises:
+        SpecError: this version has no such recipe, or does not understand its settings.
+    """
+    if name != OutOfFocus.name:
+        raise SpecError(f"recipe: this version cannot make {name!r}; use the version that made the corpus")
+    return OutOfFocus.from_identity(identity)

@@ -90,6 +90,9 @@ class Recipe(Protocol):
     def identity(self) -> dict[str, Any]:
         """All of the settings that decide its bytes, JSON-able, for the fingerprint."""
 
+    def refuses(self, width: int, height: int, mpp: float | None) -> Rejected | None:
+        """Why no tile of this size (px) and scale (µm per px) can be a source; None if one can."""
+
     def make(self, samples: Sequence[Sample], clock: Stopwatch) -> Iterator[Output | Refusal]:
         """Make samples, in order; those of one source stand together."""
 

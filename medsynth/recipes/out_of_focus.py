@@ -13,7 +13,7 @@ from medsynth.images import Pixels
 from medsynth.catalog import tiles
 from medsynth.defocus import chain, compression, device
 from medsynth.defocus.chain import ChainParameters, ChainSettings
-from medsynth.errors import Rejected, SpecError
+from medsynth.errors import Reason, Rejected, SpecError
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch, prefetch
 from medsynth.seeds import uniforms
 from medsynth.spec import Axis, Spec, parse
@@ -27,8 +27,8 @@ _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa
 class OutOfFocusSettings(ChainSettings):
     """The spec's section ``out_of_focus``: the chain's settings and the geometry."""
 
-    size: int = Field(default=224, ge=16, le=4096)
-    """Side of the images made, px; a source tile needs the chain's margin more on every side."""
+    size: int = Field(default=176, ge=16, le=4096)
+    """Side of the images made, px; a tile of 256 px leaves that much with every shipped device."""
     device: str | None = None
     """Profile for all images where ``device`` is no axis: a shipped name, or one of ``devices``."""
     devices: dict[str, str] = {}
@@ -56,6 +56,7 @@ class OutOfFocus:
     ) -> None:
         self._settings = settings
         self._chains = dict(chains)
+        self._used = {name: item for name, item in chains.items() if name is not None} or self._chains
         self._png = image_format == "png"
         self._classes = chain.class_count(settings)
         self.suffix = "png" if self._png else "jpg"
@@ -95,13 +96,35 @@ class OutOfFocus:
         return [axis for axis in axes if axis in (FOCUS_AXIS, DEVICE_AXIS)]
 
     def identity(self) -> dict[str, Any]:
-        """The section with all defaults filled in, and every device's chain in full."""
+        """The section with all defaults filled in, every device's chain in full, and the file format."""
         return {
-            **self._settings.model_dump(mode="json"),
+            "settings": self._settings.model_dump(mode="json"),
             "chains": {
                 name: chain_.model_dump(mode="json") for name, chain_ in self._chains.items() if name is not None
             },
+            "image_format": "png" if self._png else "jpeg",
         }
+
+    @classmethod
+    def from_identity(cls, identity: Mapping[str, Any]) -> "OutOfFocus":
+        """Build the recipe again from what :meth:`identity` said, without the devices' files."""
+        settings = parse(OutOfFocusSettings, identity["settings"], "out_of_focus")
+        chains: dict[str | None, ChainSettings] = {None: settings}
+        for name, item in identity["chains"].items():
+            chains[name] = parse(OutOfFocusSettings, item, f"device {name}")
+        return cls(settings, chains, identity["image_format"])
+
+    def refuses(self, width: int, height: int, mpp: float | None) -> Rejected | None:
+        """Why no tile of this size can be a source, whatever the class: the margin must hold the largest radius."""
+        for settings in self._used.values():
+            try:
+                most = chain.output_size(settings, min(width, height), mpp)
+            except Rejected as why:
+                return why
+            if most < self._settings.size:
+                detail = f"{width}x{height} px give at most {most} px with the margin, and out_of_focus.size is {self._settings.size}"
+                return Rejected(Reason.TOO_SMALL, detail)
+        return None
 
     def make(self, samples: Sequence[Sample], clock: Stopwatch) -> Iterator[Output | Refusal]:
         """Make samples, decoding each source image once."""

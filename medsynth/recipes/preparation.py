@@ -69,11 +69,12 @@ def prepare(spec: Spec, recipe: Recipe, catalog: pa.Table | None, where: str) ->
     made_axes = recipe.made_axes(axes)
     group_axes = [axis for axis in axes if axis not in made_axes]
     table = data = None
-    notes = []
+    notes: list[str] = []
     counts: Mapping[Subgroup, int] = {}
     if recipe.needs_sources:
         if catalog is None:
             raise SpecError("source: the recipe makes its images from tiles; name a catalog or a folder of images")
+        catalog = _fitting(catalog, recipe, where, notes)
         selection = sources.select(catalog, axes, group_axes, where)
         table, counts = selection.table, selection.counts
         data = sources.to_bytes(table)
@@ -102,7 +103,8 @@ def prepare(spec: Spec, recipe: Recipe, catalog: pa.Table | None, where: str) ->
         "synthetic": True,
         "name": spec.name,
         "recipe": recipe.name,
-        "spec": parts["spec"] | {recipe.name: parts["recipe"]},
+        "spec": parts["spec"],
+        "recipe_settings": parts["recipe"],
         "fingerprint": fingerprint(parts),
         "fingerprint_parts": {"sources": parts["sources"]},
         "versions": {"medsynth": __version__} | {name: importlib.metadata.version(name) for name in _PINNED},
@@ -155,6 +157,24 @@ def trial(prepared: Prepared, samples: int) -> Trial:
     seconds = time.perf_counter() - start
     size = sum(len(image["bytes"]) for image in made.table["image"].to_pylist())
     return Trial(len(indices), made, seconds / len(indices), size / max(1, made.table.num_rows))
+
+
+def _fitting(catalog: pa.Table, recipe: Recipe, where: str, notes: list[str]) -> pa.Table:
+    sizes = catalog.select(["width", "height", "mpp"]).group_by(["width", "height", "mpp"]).aggregate([([], "count_all")])
+    refused = []
+    for row in sizes.to_pylist():
+        why = recipe.refuses(row["width"], row["height"], row["mpp"])
+        if why is not None:
+            refused.append((row["count_all"], (row["width"], row["height"], row["mpp"]), why))
+    if not refused:
+        return catalog
+    count, _, why = max(refused, key=lambda item: item[0])
+    if sum(item[0] for item in refused) == catalog.num_rows:
+        raise SpecError(f"{where}: none of its {catalog.num_rows} tiles can be a source, {why}")
+    notes.extend(f"{number} tiles cannot be sources, {reason}" for number, _, reason in refused)
+    bad = {key for _, key, _ in refused}
+    keys = zip(*(catalog[name].to_pylist() for name in ("width", "height", "mpp")), strict=True)
+    return catalog.filter(pa.array([key not in bad for key in keys]))
 
 
 def _real_counts(spec: Spec) -> dict[Subgroup, int] | None:

@@ -1,0 +1,104 @@
+"""The Ray job against a bare multiprocessing pool, and with sources on a slow S3 server.
+
+Contestants make the same corpus with the same function on the same cores, in turn, several rounds:
+
+- pool: multiprocessing.Pool, one shard a call
+- ray: generation.generate, from ray.init() to the finished corpus (card and report included)
+- ray-s3: the same with every tile an object on an S3 server that adds 30 ms to each GET
+"""
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import harness
+from workload import cut_tiles, open_corpus, prepared
+
+from medsynth.distributed import generation
+from medsynth.distributed.session import session
+from medsynth.recipes.preparation import Prepared
+from medsynth.recipes.work import Job, make_and_commit
+from tests.servers import FaultProxy, Faults, rclone_server
+
+POOL_BAR, S3_BAR = 0.9, 0.8
+GET_DELAY_SECONDS = 0.03
+
+
+def with_pool(run: Prepared, corpus: Path) -> dict[str, float]:
+    """Make the corpus's shards with a bare pool."""
+    start = time.perf_counter()
+    job: Job = open_corpus(run, str(corpus))
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+        for _ in pool.imap_unordered(partial(make_and_commit, job), range(run.plan.shards)):
+            pass
+    return {"whole": time.perf_counter() - start}
+
+
+def with_ray(run: Prepared, corpus: Path) -> dict[str, float]:
+    """Make the corpus with the product's own job."""
+    start = time.perf_counter()
+    with session():
+        joined = time.perf_counter()
+        generation.generate(run, str(corpus), conditional=True)
+        finished = time.perf_counter()
+    return {"whole": finished - start, "session_start": joined - start}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("bench-out"))
+    parser.add_argument("--rows", type=int, default=80_000)
+    parser.add_argument("--reuse", type=int, default=8, help="outputs a tile; every tile is an object of its own")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="8,000 rows, one round: a look, not a measurement")
+    args = parser.parse_args()
+    rows, rounds = (8_000, 1) if args.quick else (args.rows, args.rounds)
+    seconds: dict[str, list[dict[str, float]]] = defaultdict(list)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(rclone_server(folder / "s3"))
+        proxy = stack.enter_context(FaultProxy(server, Faults(delay_get_seconds=GET_DELAY_SECONDS)))
+        os.environ |= proxy.env
+        bucket = server.bucket("tiles")
+        tiles = folder / "s3" / "buckets" / "tiles"
+        cut_tiles(tiles, rows // args.reuse)
+        local, remote = prepared(tiles, str(tiles), rows), prepared(tiles, bucket, rows)
+        for number in range(rounds):
+            for name, make, run in (("pool", with_pool, local), ("ray", with_ray, local), ("ray-s3", with_ray, remote)):
+                corpus = folder / f"{name}-{number}"
+                seconds[name].append(make(run, corpus))
+                shutil.rmtree(corpus)
+                print(f"round {number + 1}, {name}: {rows / seconds[name][-1]['whole']:,.0f} tiles/s", flush=True)
+    rates = {name: harness.summary([rows / run["whole"] for run in runs]) for name, runs in seconds.items()}
+    starts = harness.summary([run["session_start"] for run in seconds["ray"]])
+    ratios = {
+        "ray_over_pool": rates["ray"]["median"] / rates["pool"]["median"],
+        "s3_over_local": rates["ray-s3"]["median"] / rates["ray"]["median"],
+    }
+    print(f"ray / pool: {ratios['ray_over_pool']:.2f} (bar {POOL_BAR}), of which {starts['median']:.1f} s to start Ray")
+    print(f"ray from S3 with {1000 * GET_DELAY_SECONDS:.0f} ms a GET / local: {ratios['s3_over_local']:.2f} (bar {S3_BAR})")
+    harness.write(
+        "engine",
+        {
+            "rows": rows,
+            "reuse": args.reuse,
+            "tiles_a_second": rates,
+            "session_start_seconds": starts,
+            "ratios": ratios,
+            "bars": {"ray_over_pool": POOL_BAR, "s3_over_local": S3_BAR},
+            "runs": dict(seconds),
+        },
+        args.out,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""One session: local by default, the named cluster where there is one, and never a hang."""
+
+import time
+
+import pytest
+import ray
+
+from medsynth.distributed.session import session
+from medsynth.errors import UserError
+from tests.servers import free_port
+
+
+@pytest.mark.slow
+def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None:
+    with session(1):
+        assert ray.cluster_resources()["CPU"] == 1
+        with session():  # inside another, it is the same one
+            assert ray.cluster_resources()["CPU"] == 1
+        assert ray.is_initialized()
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
+def test_a_dead_cluster_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    address = address.format(port=free_port())
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    start = time.monotonic()
+    with pytest.raises(UserError, match="no cluster answers there; start one or unset RAY_ADDRESS"), session():
+        pass
+    assert time.monotonic() - start < 15
+
+
+def test_a_cluster_of_several_machines_needs_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"NodeManagerAddress": f"10.0.0.{i}", "Alive": True} for i in range(3)]
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # a local session in this process sets it
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    with pytest.raises(UserError, match="spans 3 machines without token authentication"), session():
+        pass
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with session():
+        pass

@@ -1,0 +1,49 @@
+"""Run a job as a user does: its own process, its flags, its exit code."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPO = Path(__file__).resolve().parent.parent
+
+SPEC: dict[str, Any] = {
+    "name": "small",
+    "recipe": "out_of_focus",
+    "seed": 7,
+    "source": "package://skimage/data/ihc.png",
+    "index": {"tile_size": 256, "stride": 128},
+    "balance": {"axes": {"focus_class": {"from": 0, "to": 29}}, "per_subgroup": 4},
+    "output": {"rows_per_shard": 16},
+}
+
+
+def command(name: str, *args: object) -> list[str]:
+    """The command line of a job."""
+    return [sys.executable, str(REPO / "jobs" / f"{name}.py"), *map(str, args)]
+
+
+def run_job(name: str, *args: object, env: dict[str, str] | None = None, cwd: Path = REPO) -> subprocess.CompletedProcess[str]:
+    """Run a job to its end."""
+    return subprocess.run(
+        command(name, *args), cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def write_spec(path: Path, **changes: Any) -> Path:
+    """The small spec, with top-level keys replaced, as a file."""
+    path.write_text(yaml.safe_dump({**SPEC, **changes}, sort_keys=False))
+    return path
+
+
+def digests(corpus: Path) -> dict[str, str]:
+    """SHA-256 of every file of a corpus but the two that hold seconds."""
+    return {
+        path.relative_to(corpus).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(corpus.rglob("*"))
+        if path.is_file() and path.name not in ("manifest.parquet", "report.html") and "catalog" not in path.parts
+    }
