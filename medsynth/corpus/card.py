@@ -51,6 +51,13 @@ _MEANINGS = {
     "focus_class": "Focus class: 0 is in focus, the greater the further out.",
     "blur_radius_px": "Radius of the blur, px.",
     "blur_radius_um": "Radius of the blur in the specimen, µm.",
+    "blur_kind": "Kind of blur: disc, gaussian or wave (wave optics).",
+    "defocus_um": "Distance from the focal plane that gives this blur, µm.",
+    "sharpening_amount": "Strength of the device's unsharp mask.",
+    "sharpening_radius_px": "Standard deviation of the device's unsharp mask, px.",
+    "grid_dx": "Shift of the crop to the right, px, so that the source's JPEG blocks lie elsewhere.",
+    "grid_dy": "Shift of the crop down, px.",
+    "scale": "Source pixels to an output pixel.",
     "photons": "Photons at full scale; fewer are noisier.",
     "read_noise_e": "Standard deviation of the sensor's read noise, electrons.",
     "jpeg_quality": "JPEG quality of the chain's compression, 1 to 100.",
@@ -90,7 +97,6 @@ def _card(corpus: Corpus, totals: Totals, schema: pa.Schema) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = _cell
-    recipe = corpus.header["recipe"]
     body = environment.get_template("card.md.j2").render(
         header=corpus.header,
         totals=totals,
@@ -100,7 +106,7 @@ def _card(corpus: Corpus, totals: Totals, schema: pa.Schema) -> str:
         axes=list(corpus.axes),
         marginals=[(axis, totals.by_axis(place)) for place, axis in enumerate(corpus.axes)],
         all_subgroups=len(totals.subgroups) <= _SUBGROUPS_SHOWN and len(corpus.axes) > 1,
-        settings=list(words.setting_lines(corpus.header["spec"].get(recipe) or {})),
+        settings=list(words.setting_lines(words.recipe_settings(corpus.header))),
         columns=[(name, _meaning(name, corpus)) for name in schema.names],
         terms=_TERMS,
         digests=DIGESTS,

@@ -19,6 +19,8 @@ _INK, _ACCENT, _WARN, _FAINT = "#010203", "#010204", "#010205", "#010206"
 _COLOURS = {_INK: "currentColor", _ACCENT: "var(--accent)", _WARN: "var(--warn)", _FAINT: "var(--line)"}
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "medsynth"}
 _LONG_LABELS = 32
+_LABELS_ACROSS = 20
+_THINNEST_BAR = 80
 
 
 def bars(labels: Sequence[str], asked: Sequence[int], delivered: Sequence[int]) -> str:
@@ -50,7 +52,8 @@ def bars(labels: Sequence[str], asked: Sequence[int], delivered: Sequence[int]) 
         axes.bar(places, delivered, 0.7, color=_ACCENT)
         axes.bar(places, missing, 0.7, bottom=delivered, color="none", edgecolor=_WARN, hatch="////")
         axes.hlines(asked, places - 0.42, places + 0.42, color=_INK, linewidth=1.4)
-        axes.set_xticks(places, labels)
+        step = -(-len(labels) // _LABELS_ACROSS)
+        axes.set_xticks(places[::step], labels[::step])
         axes.set_ylabel("rows", color=_INK)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(axis="y", color=_FAINT)
@@ -80,9 +83,9 @@ def histogram(values: NDArray[np.float64], label: str, *, logarithmic: bool) -> 
     low, high = float(values.min()), float(values.max())
     logarithmic = logarithmic and low > 0 and high > low
     distinct = np.unique(values)
-    if len(distinct) <= 60 and not logarithmic:
+    steps = np.diff(distinct)
+    if not logarithmic and (not len(steps) or steps.min() >= (high - low) / _THINNEST_BAR):
         # A table's radii, or whole numbers: a bar for each value says more than bins that share some.
-        steps = np.diff(distinct)
         counts = [int((values == value).sum()) for value in distinct]
         axes.bar(distinct, counts, width=0.7 * float(steps.min()) if len(steps) else 0.8, color=_ACCENT)
         if low == high:

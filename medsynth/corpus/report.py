@@ -92,7 +92,7 @@ def write_report(corpus_uri: str) -> None:
         picture=_picture,
         rejects=_rejects(corpus, totals),
         stages=_stages(totals),
-        settings=list(words.setting_lines(corpus.header["spec"].get(corpus.header["recipe"]) or {})),
+        settings=list(words.setting_lines(words.recipe_settings(corpus.header))),
         spec=list(words.setting_lines(_order(corpus))),
         versions=[(0, name, version) for name, version in corpus.header["versions"].items()],
     )
@@ -100,9 +100,8 @@ def write_report(corpus_uri: str) -> None:
 
 
 def _order(corpus: Corpus) -> dict[str, Any]:
-    # The balance stands in the tables already, the recipe's section under its own heading.
-    apart = ("balance", corpus.header["recipe"])
-    return {key: value for key, value in corpus.header["spec"].items() if key not in apart and value not in ({}, None)}
+    # The balance stands in the tables already.
+    return {key: value for key, value in corpus.header["spec"].items() if key != "balance"}
 
 
 def _marginal(axis: str, tallies: list[Tally]) -> tuple[str, list[Tally], Chart | None]:
@@ -142,7 +141,7 @@ def _histograms(corpus: Corpus) -> tuple[list[Chart], int, int]:
 
 def _histogram(parameter: words.Parameter, values: NDArray[np.float64]) -> Chart:
     unit = f" {parameter.unit}" if parameter.unit else ""
-    low, middle, high = (f"{value:.4g}" for value in np.quantile(values, [0, 0.5, 1]))
+    low, middle, high = (words.figure(value) for value in np.quantile(values, [0, 0.5, 1]))
     spread = f"always {low}{unit}" if low == high else f"{low} to {high}{unit}, median {middle}"
     label = (
         f"{parameter.column} ({parameter.unit})" if parameter.unit not in ("", parameter.column) else parameter.column

@@ -23,7 +23,7 @@ _FILES, _ROWS_OF_A_FILE = 8, 1024
 _SHEET_ROWS, _SHEET_COLUMNS = 6, 12
 _SOURCE = ("source_uri", "source_row", "source_x", "source_y")
 _CELL, _GAP, _MARGIN = 128, 4, 12
-_ENOUGH = 0.6
+_ENOUGH = 0.85
 
 _Row = dict[str, Any]
 _Members = dict[str, _Row]
@@ -54,6 +54,8 @@ class Sheet:
     """None where the corpus has no such picture in the files looked at."""
     same_source: bool
     """Whether a row shows one source tile throughout."""
+    mixed: list[str]
+    """The other axes whose values differ within a row."""
     files: int
     """Data files looked at."""
 
@@ -136,7 +138,8 @@ def choose(corpus: Corpus) -> Sheet:
         ]
         for members in best
     ]
-    return Sheet(axis, columns, [_label(members, others, same) for members in best], cells, same, len(files))
+    mixed = [name for name in others if any(len({row[name] for row in members.values()}) > 1 for members in best)]
+    return Sheet(axis, columns, [_label(members, others, same) for members in best], cells, same, mixed, len(files))
 
 
 def _rows(found: list[_Row], axis: str, others: list[str], columns: int) -> tuple[list[_Members], bool]:

@@ -70,7 +70,14 @@ def make_corpus(uri: str, *, seconds: float = 1.5, tissues: tuple[str, ...] = ("
             "recipe": "out_of_focus",
             "seed": 7,
             "source": "package://skimage/data/ihc.png",
-            "out_of_focus": {"jpeg": {"quality": {"low": 40, "high": 90, "logarithmic": False}, "subsampling": "420"}},
+        },
+        "recipe_settings": {
+            "settings": {
+                "sensor": None,
+                "jpeg": {"quality": {"low": 40, "high": 90, "logarithmic": False}, "subsampling": "4:2:0"},
+            },
+            "chains": {},
+            "image_format": "jpeg",
         },
         "fingerprint": FINGERPRINT,
         "fingerprint_parts": {"spec": "ab", "catalog": "cd"},

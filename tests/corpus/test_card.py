@@ -80,7 +80,7 @@ class TestBody:
             "Not for diagnosis",
             "48 synthetic images",
             "from 8 source tiles",
-            "quality: 40 to 90 (uniform)",
+            "quality: 40 to 90 of 100, uniform",
             "2 of 50 rows are missing",
             "truncated: 1",
             "3 tiles were left out as soft",

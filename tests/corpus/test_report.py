@@ -102,7 +102,7 @@ def test_it_says_what_it_is(page: Page) -> None:
         "2 of 50 rows are missing, in 1 of 12 subgroups",
         "3 tiles were left out as soft",
         "All 48 rows.",
-        "100 to 4800 photons, median 2450 (48 rows)",
+        "100 to 4,800 photons, median 2,450 (48 rows)",
         "0 to 2.5 px, median 1.25 (48 rows)",
     ):
         assert words in text
