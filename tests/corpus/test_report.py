@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from medsynth import storage
-from medsynth.corpus import manifest, reader, report, sheet, totals
+from medsynth.corpus import card, manifest, reader, report, sheet, totals
 from medsynth.errors import CorpusError
 from tests.corpus.conftest import Small, make_corpus
 from tests.servers import S3Server
@@ -220,13 +220,20 @@ def test_a_recipe_without_sources_and_focus_classes(
     }
 
 
-def test_an_empty_corpus_has_a_report(
-    tmp_path: Path, edit_header: Callable[[str, Callable[[dict], None]], None]
-) -> None:
+@pytest.mark.parametrize("shards", [0, 3])
+def test_a_corpus_without_rows_has_a_report_and_a_card(tmp_path: Path, shards: int) -> None:
     made = make_corpus(str(tmp_path / "corpus"))
-    pq.write_table(manifest.SCHEMA.empty_table(), Path(made.uri, "manifest.parquet"))
+    place = Path(made.uri, "manifest.parquet")
+    records = pq.read_table(place).slice(0, shards).to_pylist()
+    for record in records:
+        path = Path(made.uri, record["path"])
+        pq.write_table(pq.read_table(path).slice(0, 0), path)
+        record.update(rows=0, counts=[], rejects=[], seconds=dict.fromkeys(manifest.STAGES, 0.0))
+    pq.write_table(pa.Table.from_pylist(records, manifest.SCHEMA), place)
     report.write_report(made.uri)
+    card.write_card(made.uri)
     assert "50 of 50 rows are missing" in " ".join(page_of(made.uri).text.split())
+    assert "50 of 50 rows are missing" in Path(made.uri, "README.md").read_text()
 
 
 def test_the_work_is_bounded(reported: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
