@@ -32,7 +32,7 @@ def run(command: Callable[..., Any]) -> NoReturn:
         _say("interrupted; what is finished is kept, and the same command goes on from there")
         sys.exit(1)
     except TyperException as error:
-        _say(getattr(error, "format_message", lambda: str(error))())
+        _say(error.format_message())
         sys.exit(2)
     sys.exit(0)
 
@@ -49,5 +49,7 @@ def place(uri: str, flag: str) -> str:
     """
     found = storage.absolute(uri)
     if found != uri and _JOB_FOLDER in found:
-        raise UserError(f"{flag} {uri}: lies in the temporary folder of the submitted job; name a URI or an absolute path")
+        raise UserError(
+            f"{flag} {uri}: lies in the temporary folder of the submitted job; name a URI or an absolute path"
+        )
     return found

@@ -41,7 +41,12 @@ class ProgressLine:
         left = _clock((total - done) / rate) if rate and done < total else "0:00"
         share = 100 * done / max(1, total)
         text = f"{done:,} of {total:,} {self._unit} ({share:.0f} %), {rate:,.0f} {self._unit}/s, {left} left{note}"
-        print(f"\r\x1b[2K{text}" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r\x1b[2K{text}" if self._terminal else text,
+            end="" if self._terminal else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def end(self) -> None:
         """Leave the line, so that what follows starts on its own."""
@@ -52,11 +57,11 @@ class ProgressLine:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; numbers are set right."""
     drawn = Table(title=title, title_justify="left", title_style="bold")
-    rows = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     for place, column in enumerate(columns):
-        numeric = all(row[place].replace(",", "").replace(".", "").lstrip("-").isdecimal() for row in rows)
-        drawn.add_column(column, justify="right" if numeric and rows else "left")
-    for row in rows:
+        numeric = all(row[place].replace(",", "").replace(".", "").lstrip("-").isdecimal() for row in texts)
+        drawn.add_column(column, justify="right" if numeric and texts else "left")
+    for row in texts:
         drawn.add_row(*row)
     console.print(drawn)
 

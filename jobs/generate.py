@@ -9,7 +9,6 @@ from _console import ProgressLine, console, table
 
 from medsynth import spec as specs
 from medsynth import storage
-from medsynth.corpus import report
 from medsynth.distributed import generation, indexing
 from medsynth.distributed.session import session
 from medsynth.recipes import build, preparation
@@ -26,12 +25,14 @@ def generate(
     workers: Annotated[int | None, typer.Option(min=1, help="Shards in the making at a time [all CPUs].")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; make nothing.")] = False,
     preview: Annotated[
-        int, typer.Option(min=0, help="Write a contact sheet of this many samples to OUT/preview.png; make nothing else.")
+        int,
+        typer.Option(min=0, help="Write a contact sheet of this many samples to OUT/preview.png; make nothing else."),
     ] = 0,
 ) -> None:
     """Make a balanced corpus of synthetic images. The same command goes on where an earlier run stopped."""
     order = specs.load(spec)
-    order = order.model_copy(update={"source": storage.absolute(source or order.source) if source or order.source else None})
+    chosen = source or order.source
+    order = order.model_copy(update={"source": storage.absolute(chosen) if chosen else None})
     out = place(out, "--out")
     recipe = build(order)
     generation.check_place(out, order)
@@ -46,7 +47,9 @@ def generate(
             return
         conditional = storage.honours_put_new(out)
         if not conditional:
-            console.print(f"[yellow]{out}: the server ignores conditional writes; a commit is an overwrite with the same bytes")
+            console.print(
+                f"[yellow]{out}: the server ignores conditional writes; a commit is an overwrite with the same bytes"
+            )
         line = ProgressLine("tiles")
         summary = generation.generate(
             prepared,
@@ -63,7 +66,8 @@ def _show_plan(prepared: Prepared, workers: int | None) -> None:
     plan = prepared.plan
     quotas = plan.quotas()
     table(
-        f"{prepared.header['name']}: {plan.rows:,} rows in {plan.shards:,} shards from {prepared.header['sources']:,} sources",
+        f"{prepared.header['name']}: {plan.rows:,} rows in {plan.shards:,} shards "
+        f"from {prepared.header['sources']:,} sources",
         [*plan.axes, "asked", "planned"],
         [[*quota.subgroup, quota.asked, quota.planned] for quota in quotas],
     )
@@ -82,7 +86,7 @@ def _show_plan(prepared: Prepared, workers: int | None) -> None:
 
 def _preview(prepared: Prepared, count: int, out: str) -> None:
     uri = storage.join(out, "preview.png")
-    storage.put(uri, report.sample_sheet(preparation.trial(prepared, count).made.table, prepared.plan.axes))
+    storage.put(uri, preparation.preview(prepared, count))
     console.print(f"contact sheet: {uri}")
 
 
@@ -104,7 +108,9 @@ def _show_result(prepared: Prepared, summary: generation.Summary) -> None:
     table(summary.corpus, ["axis", "value", "planned", "delivered"], rows)
     short = sum(quota.asked - quota.planned for quota in plan.quotas())
     if short:
-        console.print(f"[yellow]shortfall: {short:,} rows asked for could not be planned; the report names the subgroups")
+        console.print(
+            f"[yellow]shortfall: {short:,} rows asked for could not be planned; the report names the subgroups"
+        )
     if summary.undelivered:
         console.print(f"[yellow]undelivered: {summary.undelivered:,} planned rows found no good tile")
     if summary.rejects:

@@ -309,7 +309,7 @@ def make_plan(
     return plan
 
 
-def apportion(total: int, weights: Sequence[float]) -> list[int]:
+def apportion(total: int, weights: Sequence[float | Fraction]) -> list[int]:
     """Share out a whole number by weights, exactly and repeatably.
 
     Args:
@@ -403,7 +403,8 @@ def _spread(amount: int, room: Integers) -> Integers:
         given[able] = np.minimum(np.diff(steps), room[able])
     spare = room - given
     rest = amount - int(given.sum())
-    return given + np.minimum(spare, np.maximum(rest - (np.cumsum(spare) - spare), 0))
+    more: Integers = np.minimum(spare, np.maximum(rest - (np.cumsum(spare) - spare), 0))
+    return given + more
 
 
 def _product(factors: Iterable[float]) -> Fraction:

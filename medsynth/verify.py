@@ -80,9 +80,7 @@ def _picks(records: list[Record], rows: int, seed: int) -> dict[str, list[int]]:
     return picks
 
 
-def _read_all(
-    pool: ThreadPoolExecutor, corpus: str, records: list[Record]
-) -> Iterator[tuple[Record, bytes | None]]:
+def _read_all(pool: ThreadPoolExecutor, corpus: str, records: list[Record]) -> Iterator[tuple[Record, bytes | None]]:
     # A window, not pool.map: that would read the whole corpus ahead of its consumer.
     for start in range(0, len(records), _READERS):
         window = records[start : start + _READERS]
@@ -135,7 +133,9 @@ def _check_rows(
         except Rejected as why:
             findings.problems.append(f"{uri} row {number} ({row['sample_id']}): cannot be made again, {why}")
         except Exception as error:
-            findings.problems.append(f"{uri} row {number} ({row['sample_id']}): its parameters make no image, {error!r}")
+            findings.problems.append(
+                f"{uri} row {number} ({row['sample_id']}): its parameters make no image, {error!r}"
+            )
         else:
             if not same:
                 findings.problems.append(f"{uri} row {number} ({row['sample_id']}): made again, its bytes differ")

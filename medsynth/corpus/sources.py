@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from medsynth import storage
 from medsynth.errors import SpecError
-from medsynth.plan import Subgroup
+from medsynth.plan import Integers, Subgroup
 from medsynth.spec import Axis
 
 NAME = "sources.parquet"
@@ -143,7 +143,7 @@ def _open(uri: str) -> tuple[pq.ParquetFile, Lock]:
     return pq.ParquetFile(handle), Lock()
 
 
-def _places(catalog: pa.Table, axis: str, asked: Axis, where: str) -> np.ndarray:
+def _places(catalog: pa.Table, axis: str, asked: Axis, where: str) -> Integers:
     if axis not in catalog.column_names:
         known = [name for name in catalog.column_names if name not in _CATALOG_ONLY]
         nearest = difflib.get_close_matches(axis, known, n=1, cutoff=0.5)
@@ -157,7 +157,8 @@ def _places(catalog: pa.Table, axis: str, asked: Axis, where: str) -> np.ndarray
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(known[:10])}"
             raise SpecError(f"balance.axes.{axis}: no tile of {where} has the value {value!r}; {hint}")
     places = pc.index_in(column, value_set=pa.array(asked.values, pa.string()))
-    return places.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    found: Integers = places.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return found
 
 
 _CATALOG_ONLY = frozenset({*_COLUMNS, "margin", "etag", "bytes", "sharpness", "in_focus"})

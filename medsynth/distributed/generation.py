@@ -7,7 +7,7 @@ failure, on any machine; whatever finishes first stands.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +87,7 @@ class _Tally:
 
 def cpus() -> int:
     """CPUs of the session."""
-    return int(ray.cluster_resources().get("CPU", 1))
+    return int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
 
 
 def check_place(corpus: str, spec: Spec) -> None:
@@ -192,7 +192,7 @@ def _waves(
         count = min(WAVE, job.round.shards - start)
         descriptors = ray.data.range(count, override_num_blocks=count)
         made = descriptors.map_batches(
-            _make,
+            _make,  # type: ignore[arg-type]  # Ray's types do not know fn_kwargs
             batch_size=None,
             batch_format="pyarrow",
             fn_kwargs={"job": shared, "start": start},
@@ -200,7 +200,8 @@ def _waves(
             num_cpus=1,
         )
         records = []
-        for batch in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        batches: Iterable[Any] = made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for batch in batches:
             for answer in batch.to_pylist():
                 record = _record(answer)
                 records.append(record)
@@ -212,7 +213,7 @@ def _waves(
         yield sorted(records, key=lambda record: record.shard)
 
 
-def _make(batch: pa.Table, job: Any, start: int) -> pa.Table:
+def _make(batch: Any, job: Any, start: int) -> Any:
     job = ray.get(job) if isinstance(job, ray.ObjectRef) else job
     answers = []
     for number in batch["id"].to_pylist():

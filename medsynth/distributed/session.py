@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray.data import DataContext
@@ -30,12 +31,12 @@ def session(workers: int | None = None) -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS")
     # A bare init() would first try the address of the last cluster that Ray saved, and hang where
     # that cluster is dead: hence "local".
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    where: dict[str, Any] = {"address": address}
     if address:
         _demand_answer(address)
-        ray.init(address=address, **quiet)
     else:
-        ray.init(address="local", num_cpus=workers or os.cpu_count(), include_dashboard=False, **quiet)
+        where = {"address": "local", "num_cpus": workers or os.cpu_count(), "include_dashboard": False}
+    ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
     try:
         if address:
             _demand_token()
@@ -62,7 +63,7 @@ def _demand_answer(address: str) -> None:
 def _demand_token() -> None:
     # Whoever reaches the ports of a cluster without tokens runs code on it (CVE-2023-48022); on one
     # machine the operating system's users are the boundary.
-    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
     if len(machines) > 1 and os.environ.get("RAY_AUTH_MODE") != "token":
         raise UserError(
             f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: the cluster spans {len(machines)} machines without token "

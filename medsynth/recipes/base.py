@@ -65,6 +65,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time until the block ends to a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -203,8 +204,8 @@ def _reject(refusal: Refusal, tile: int) -> Reject:
         index=sample.index,
         tile=tile,
         subgroup=tuple(sample.values.values()),
-        source_uri=sample.source and sample.source.uri,
-        source_row=sample.source and sample.source.row,
+        source_uri=sample.source.uri if sample.source else None,
+        source_row=sample.source.row if sample.source else None,
         reason=refusal.why.reason,
         detail=refusal.why.detail,
     )

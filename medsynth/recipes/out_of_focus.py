@@ -9,11 +9,11 @@ import pyarrow as pa
 from pydantic import Field
 
 from medsynth import images
-from medsynth.images import Pixels
 from medsynth.catalog import tiles
 from medsynth.defocus import chain, compression, device
 from medsynth.defocus.chain import ChainParameters, ChainSettings
 from medsynth.errors import Reason, Rejected, SpecError
+from medsynth.images import Pixels
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch, prefetch
 from medsynth.seeds import uniforms
 from medsynth.spec import Axis, Spec, parse
@@ -33,7 +33,6 @@ class OutOfFocusSettings(ChainSettings):
     """Profile for all images where ``device`` is no axis: a shipped name, or one of ``devices``."""
     devices: dict[str, str] = {}
     """Profiles of the user's own: a name, and the URI of its YAML file."""
-
 
 
 class OutOfFocus:
@@ -122,8 +121,8 @@ class OutOfFocus:
             except Rejected as why:
                 return why
             if most < self._settings.size:
-                detail = f"{width}x{height} px give at most {most} px with the margin, and out_of_focus.size is {self._settings.size}"
-                return Rejected(Reason.TOO_SMALL, detail)
+                given = f"{width}x{height} px give at most {most} px with the margin"
+                return Rejected(Reason.TOO_SMALL, f"{given}, and out_of_focus.size is {self._settings.size}")
         return None
 
     def make(self, samples: Sequence[Sample], clock: Stopwatch) -> Iterator[Output | Refusal]:
@@ -151,7 +150,10 @@ class OutOfFocus:
             row["source_x"] : row["source_x"] + row["source_width"],
         ]
         parameters = ChainParameters(**{item.name: row[item.name] for item in fields(ChainParameters)})
-        return self._encode(chain.render(window, self._chains[row[DEVICE_AXIS]], parameters, self._settings.size, row["seed"]), parameters)
+        return self._encode(
+            chain.render(window, self._chains[row[DEVICE_AXIS]], parameters, self._settings.size, row["seed"]),
+            parameters,
+        )
 
     def _make_one(self, sample: Sample, picture: Pixels) -> Output | Refusal:
         source = sample.source
@@ -173,7 +175,7 @@ class OutOfFocus:
         return Output(sample, self._encode(image, parameters), values)
 
     def _encode(self, image: Pixels, parameters: ChainParameters) -> bytes:
-        if parameters.jpeg_quality is None:
+        if parameters.jpeg_quality is None or parameters.jpeg_subsampling is None:
             return images.encode_png(image)
         data = compression.encode(image, parameters.jpeg_quality, parameters.jpeg_subsampling)
         return images.encode_png(images.decode(data)) if self._png else data

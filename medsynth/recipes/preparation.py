@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -14,16 +15,21 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from medsynth import __version__, storage
+from medsynth import __version__, images, storage
 from medsynth.corpus import manifest, sources
+from medsynth.corpus.sheet import contact_sheet
 from medsynth.corpus.sources import Source
 from medsynth.errors import SpecError
-from medsynth.plan import Plan, Subgroup, fingerprint, make_plan
+from medsynth.images import Pixels
+from medsynth.plan import Integers, Plan, Subgroup, fingerprint, make_plan
 from medsynth.recipes.base import Made, Recipe, make_shard
+from medsynth.seeds import permute
 from medsynth.spec import Spec
 
 # The packages whose version can change a data file's bytes.
 _PINNED = ("numpy", "numba", "pyarrow", "simplejpeg", "pillow", "tifffile", "imagecodecs")
+
+_PREVIEW_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -93,12 +99,12 @@ def prepare(spec: Spec, recipe: Recipe, catalog: pa.Table | None, where: str) ->
         real_counts=_real_counts(spec),
         needs_tiles=recipe.needs_sources,
     )
-    parts = {
+    parts: dict[str, Any] = {
         "spec": spec.model_dump(mode="json", exclude={"out_of_focus", "skin"}),
         "sources": hashlib.sha256(data).hexdigest() if data is not None else None,
         "recipe": recipe.identity(),
     }
-    header = {
+    header: dict[str, Any] = {
         "format": manifest.FORMAT,
         "synthetic": True,
         "name": spec.name,
@@ -134,33 +140,62 @@ def trial(prepared: Prepared, samples: int) -> Trial:
     """
     plan = prepared.plan
     indices = np.unique(np.linspace(0, plan.rows - 1, min(samples, plan.rows)).astype(np.int64))
+    _make(prepared, indices)  # pays what a worker pays once: compilation, imports, connections
+    start = time.perf_counter()
+    made = _make(prepared, indices)
+    seconds = time.perf_counter() - start
+    size = sum(len(image["bytes"]) for image in made.table["image"].to_pylist())
+    return Trial(len(indices), made, seconds / len(indices), size / max(1, made.table.num_rows))
+
+
+def preview(prepared: Prepared, samples: int) -> bytes:
+    """Draw a contact sheet of samples of the plan: a column a value of its longest axis.
+
+    Args:
+        prepared: the run.
+        samples: how many pictures, about; whole rows are drawn.
+
+    Returns:
+        PNG bytes.
+    """
+    plan = prepared.plan
+    position = max(range(len(plan.axes)), key=lambda place: len(prepared.header["axes"][plan.axes[place]]))
+    axis = plan.axes[position]
+    values = prepared.header["axes"][axis]
+    columns = [values[place] for place in np.unique(np.linspace(0, len(values) - 1, _PREVIEW_COLUMNS).astype(int))]
+    rows = -(-samples // len(columns))
+    looked_at = permute(np.arange(min(plan.rows, 4096), dtype=np.int64), plan.rows, plan.seed)
+    found: dict[str, list[int]] = {value: [] for value in columns}
+    subgroups = dict(zip(np.sort(looked_at).tolist(), plan.at(np.sort(looked_at)).subgroups, strict=True))
+    for index in looked_at.tolist():  # in mixed order, so that the pictures come from many sources
+        value = subgroups[index][position]
+        if value in found and len(found[value]) < rows:
+            found[value].append(index)
+    table = _make(prepared, np.array(sorted(itertools.chain(*found.values())), dtype=np.int64)).table
+    pictures: dict[str, list[Pixels]] = {value: [] for value in columns}
+    for value, image in zip(table[axis].to_pylist(), table["image"].to_pylist(), strict=True):
+        pictures[str(value)].append(images.decode(image["bytes"]))
+    cells = [[pictures[value][row] if row < len(pictures[value]) else None for value in columns] for row in range(rows)]
+    return contact_sheet(cells, [""] * rows, [f"{axis} {columns[0]}", *columns[1:]])
+
+
+def _make(prepared: Prepared, indices: Integers) -> Made:
+    plan = prepared.plan
     assignment = plan.at(indices)
     tiles: dict[int, Source] = {}
     if prepared.table is not None:
         places = np.unique(assignment.tiles)
         rows = prepared.table.take(pa.array(places)).to_pylist()
         tiles = {place: Source(**row) for place, row in zip(places.tolist(), rows, strict=True)}
-
-    def run() -> Made:
-        return make_shard(
-            prepared.recipe,
-            assignment,
-            tiles,
-            axes=plan.axes,
-            run_seed=plan.seed,
-            fingerprint=prepared.fingerprint,
-        )
-
-    run()  # pays what a worker pays once: compilation, imports, connections
-    start = time.perf_counter()
-    made = run()
-    seconds = time.perf_counter() - start
-    size = sum(len(image["bytes"]) for image in made.table["image"].to_pylist())
-    return Trial(len(indices), made, seconds / len(indices), size / max(1, made.table.num_rows))
+    return make_shard(
+        prepared.recipe, assignment, tiles, axes=plan.axes, run_seed=plan.seed, fingerprint=prepared.fingerprint
+    )
 
 
 def _fitting(catalog: pa.Table, recipe: Recipe, where: str, notes: list[str]) -> pa.Table:
-    sizes = catalog.select(["width", "height", "mpp"]).group_by(["width", "height", "mpp"]).aggregate([([], "count_all")])
+    sizes = (
+        catalog.select(["width", "height", "mpp"]).group_by(["width", "height", "mpp"]).aggregate([([], "count_all")])
+    )
     refused = []
     for row in sizes.to_pylist():
         why = recipe.refuses(row["width"], row["height"], row["mpp"])
@@ -168,8 +203,8 @@ def _fitting(catalog: pa.Table, recipe: Recipe, where: str, notes: list[str]) ->
             refused.append((row["count_all"], (row["width"], row["height"], row["mpp"]), why))
     if not refused:
         return catalog
-    count, _, why = max(refused, key=lambda item: item[0])
     if sum(item[0] for item in refused) == catalog.num_rows:
+        why = max(refused, key=lambda item: item[0])[2]
         raise SpecError(f"{where}: none of its {catalog.num_rows} tiles can be a source, {why}")
     notes.extend(f"{number} tiles cannot be sources, {reason}" for number, _, reason in refused)
     bad = {key for _, key, _ in refused}
@@ -183,15 +218,14 @@ def _real_counts(spec: Spec) -> dict[Subgroup, int] | None:
     uri = spec.balance.top_up.real
     data = storage.read(uri)
     try:
-        table = (
-            pq.read_table(io.BytesIO(data)) if data[:4] == b"PAR1" else pyarrow.csv.read_csv(io.BytesIO(data))
-        )
+        table = pq.read_table(io.BytesIO(data)) if data[:4] == b"PAR1" else pyarrow.csv.read_csv(io.BytesIO(data))
     except pa.ArrowException as error:
         raise SpecError(f"balance.top_up.real: {uri} is neither Parquet nor CSV; convert it") from error
     missing = [axis for axis in spec.balance.axes if axis not in table.column_names]
     if missing:
         raise SpecError(
-            f"balance.top_up.real: {uri} has no column {missing[0]!r} for this axis; it has {', '.join(table.column_names)}"
+            f"balance.top_up.real: {uri} has no column {missing[0]!r} for this axis; "
+            f"it has {', '.join(table.column_names)}"
         )
     columns = [[str(value) for value in table[axis].to_pylist()] for axis in spec.balance.axes]
     return dict(Counter(zip(*columns, strict=True)))

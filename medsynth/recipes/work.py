@@ -46,9 +46,7 @@ def make_and_commit(job: Job, number: int) -> Record:
     assignment = job.round.assignment(number)
     with clock("read"):
         tiles = sources.at(job.corpus, assignment.tiles.tolist()) if job.recipe.needs_sources else {}
-    made = make_shard(
-        job.recipe, assignment, tiles, axes=job.axes, run_seed=job.run_seed, fingerprint=job.fingerprint
-    )
+    made = make_shard(job.recipe, assignment, tiles, axes=job.axes, run_seed=job.run_seed, fingerprint=job.fingerprint)
     with clock("commit"):
         record = shard.commit(
             job.corpus,
@@ -61,5 +59,3 @@ def make_and_commit(job: Job, number: int) -> Record:
         )
     seconds = {stage: round(clock.seconds.get(stage, 0) + made.seconds.get(stage, 0), 6) for stage in STAGES}
     return replace(record, seconds=seconds)
-
-

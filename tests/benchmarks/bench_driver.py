@@ -66,7 +66,17 @@ def one_run(shards: int) -> None:
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
         files = sum(1 for _ in Path(folder, "data").iterdir())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"shards": shards, "files": files, "seconds": wall, "driver_cpu_ms_a_shard": 1000 * cpu / shards, "peak_mb": peak}))
+    print(
+        json.dumps(
+            {
+                "shards": shards,
+                "files": files,
+                "seconds": wall,
+                "driver_cpu_ms_a_shard": 1000 * cpu / shards,
+                "peak_mb": peak,
+            }
+        )
+    )
 
 
 def measured(shards: int) -> dict[str, Any]:

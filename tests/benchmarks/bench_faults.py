@@ -109,7 +109,10 @@ def faulty_server(spec: Path, out: Path, folder: Path) -> dict[str, Any]:
 def start(spec: Path, out: Path) -> subprocess.Popen[bytes]:
     """Start the job and do not wait."""
     return subprocess.Popen(
-        command("generate", "--spec", spec, "--out", out), cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command("generate", "--spec", spec, "--out", out),
+        cwd=REPO,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -135,9 +138,9 @@ def main() -> None:
         }.items():
             begun = time.perf_counter()
             told = disturb(folder / name)
-            same = {k: v for k, v in digests(folder / name).items() if k.startswith(("data/", "rejects/", "sources"))} == {
-                k: v for k, v in expected.items() if k.startswith(("data/", "rejects/", "sources"))
-            }
+            same = {
+                k: v for k, v in digests(folder / name).items() if k.startswith(("data/", "rejects/", "sources"))
+            } == {k: v for k, v in expected.items() if k.startswith(("data/", "rejects/", "sources"))}
             results[name] = {**told, "identical": same, "seconds": time.perf_counter() - begun}
             print(f"{name}: {'identical' if same else 'DIFFERENT'}, {told}", flush=True)
             shutil.rmtree(folder / name)

@@ -18,7 +18,8 @@ from medsynth.spec import Spec, parse
 _SIDE = 256
 _SCHEMA = pa.schema(
     [("uri", pa.string()), ("row", pa.int64()), ("image_column", pa.string()), ("x", pa.int32()), ("y", pa.int32()),
-     ("width", pa.int32()), ("height", pa.int32()), ("mpp", pa.float64()), ("sha256", pa.string()), ("in_focus", pa.bool_())]
+     ("width", pa.int32()), ("height", pa.int32()), ("mpp", pa.float64()), ("sha256", pa.string()),
+     ("in_focus", pa.bool_())]
 )  # fmt: skip
 
 

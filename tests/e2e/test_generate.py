@@ -183,7 +183,11 @@ def test_bad_sources_are_replaced_and_told(tmp_path: Path) -> None:
     ("changes", "flags", "message"),
     [
         ({"balance": {"axes": {"focus_class": ["30"]}, "total": 5}}, (), "the radius table has 0 to 29"),
-        ({"balance": {"axes": {"focus_class": ["0"]}, "totl": 5}}, (), "unknown key 'balance.totl'; did you mean 'total'?"),
+        (
+            {"balance": {"axes": {"focus_class": ["0"]}, "totl": 5}},
+            (),
+            "unknown key 'balance.totl'; did you mean 'total'?",
+        ),
         ({"out_of_focus": {"bokhe": None}}, (), "unknown key 'bokhe'; did you mean 'bokeh'?"),
         ({"out_of_focus": {"jpeg": None}}, (), "set it to png"),
         ({"out_of_focus": {"device": "aperio"}}, (), "aperio"),
@@ -207,7 +211,10 @@ def test_mistakes_are_one_line_and_exit_2(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"balance": {"axes": {"tissue": ["brain"], "focus_class": ["0"]}, "total": 5}}, "axes.tissue: the recipe does not make it"),
+        (
+            {"balance": {"axes": {"tissue": ["brain"], "focus_class": ["0"]}, "total": 5}},
+            "axes.tissue: the recipe does not make it",
+        ),
         ({"balance": {"axes": {"focus_class": ["0"]}, "total": 5000}}, "quotas cannot be met"),
         ({"source": "/no/such/folder"}, "/no/such/folder"),
     ],

@@ -32,7 +32,8 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     mine = [
         process
         for process in psutil.process_iter(["cmdline"])
-        if process.pid not in before and any(f"ray-{port}" in part or f":{port}" in part for part in process.info["cmdline"] or [])
+        if process.pid not in before
+        and any(f"ray-{port}" in part or f":{port}" in part for part in process.info["cmdline"] or [])
     ]
     for process in mine:
         process.kill()

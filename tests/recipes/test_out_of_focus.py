@@ -36,7 +36,17 @@ def spec(section: dict[str, Any] | None = None, **changes: Any) -> Spec:
 
 
 def source(**changes: Any) -> Source:
-    fields = {"uri": IHC, "row": None, "image_column": None, "x": 100, "y": 50, "width": 256, "height": 256, "mpp": 0.25, "sha256": SHA256}
+    fields = {
+        "uri": IHC,
+        "row": None,
+        "image_column": None,
+        "x": 100,
+        "y": 50,
+        "width": 256,
+        "height": 256,
+        "mpp": 0.25,
+        "sha256": SHA256,
+    }
     return Source(**{**fields, **changes})
 
 
@@ -78,7 +88,9 @@ def test_radius_follows_the_class_and_is_given_in_both_units() -> None:
     assert (radii[0], radii[-1]) == (0, 12)
     for output in outputs:
         assert isinstance(output, Output)
-        assert output.parameters["blur_radius_um"] == pytest.approx(output.parameters["blur_radius_px"] * 0.25, rel=1e-5)
+        assert output.parameters["blur_radius_um"] == pytest.approx(
+            output.parameters["blur_radius_px"] * 0.25, rel=1e-5
+        )
 
 
 def test_class_0_is_noisy_and_compressed_like_the_others() -> None:
@@ -110,11 +122,11 @@ def test_a_device_of_the_users_own_is_kept_in_the_header(tmp_path: Path) -> None
     profile.unlink()
     again = rebuild("out_of_focus", json.loads(json.dumps(recipe.identity())))
     made = {}
-    for device in axes["device"]:
-        (output,) = recipe.make([Sample(0, 5, {"device": device, "focus_class": "10"}, source())], Stopwatch())
+    for name in axes["device"]:
+        (output,) = recipe.make([Sample(0, 5, {"device": name, "focus_class": "10"}, source())], Stopwatch())
         assert isinstance(output, Output)
         assert again.remake(row_of(output)) == output.image
-        made[device] = output
+        made[name] = output
     assert made["mine"].parameters["photons"] == 50
     assert made["mine"].image != made["aperio-at2-like"].image
 
