@@ -6,22 +6,46 @@ so that an unknown key, wherever it stands, is refused in one line with the near
 
 import difflib
 import math
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from medsynth import storage
 from medsynth.errors import NotFoundError, SpecError
 
 
 class Settings(BaseModel):
-    """Base of all settings models: frozen, and no key is taken that is not named."""
+    """Base of all settings models: frozen, no key is taken that is not named, and a truth value is no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        found = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        wanted = str(cls.model_fields[info.field_name or ""].annotation)
+        if (
+            "bool" not in wanted
+            and ("int" in wanted or "float" in wanted)
+            and any(v is True or v is False for v in found)
+        ):
+            raise ValueError("write a number; YAML takes true, false, on, off, yes and no for truth values")
+        return value
+
 
 S = TypeVar("S", bound=Settings)
+
+_MAX_SUBGROUPS = 1_000_000
+_MAX_ROWS = 10**12
 
 
 class Range(Settings):
@@ -91,12 +115,14 @@ class Axis(Settings):
             return {"weights": dict.fromkeys(names, 1.0)}
         if isinstance(value, dict) and set(value) == {"from", "to"}:
             first, last = value["from"], value["to"]
-            if not (type(first) is int and type(last) is int and first <= last):
+            if not (type(first) is int and type(last) is int and first <= last < first + _MAX_SUBGROUPS):
                 raise ValueError("from and to must be whole numbers, from no greater than to")
             return {"weights": {str(number): 1.0 for number in range(first, last + 1)}}
         if isinstance(value, dict) and set(value) == {"weights"} and isinstance(value["weights"], dict):
             return value
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not {"from", "to"} & set(value):
+            if len({_axis_value(key) for key in value}) < len(value):
+                raise ValueError("a value stands twice, once as text and once as a number")
             return {"weights": {_axis_value(key): weight for key, weight in value.items()}}
         raise ValueError("write a list of values, {value: weight, ...} or {from: 0, to: 29}")
 
@@ -127,17 +153,17 @@ class TopUp(Settings):
 
     real: str
     """URI of a table (CSV or Parquet) of the real images, one row an image, with the axes as columns."""
-    to: int = Field(ge=1)
+    to: int = Field(ge=1, le=_MAX_ROWS)
     """Real plus synthetic images in each subgroup."""
 
 
 class Balance(Settings):
     """What the corpus is balanced over, and how much of it is asked for."""
 
-    axes: dict[str, Axis] = Field(min_length=1)
-    total: int | None = Field(default=None, ge=1)
+    axes: dict[Annotated[str, Field(min_length=1)], Axis] = Field(min_length=1)
+    total: int | None = Field(default=None, ge=1, le=_MAX_ROWS)
     """Rows in all, shared out by the weights, rounded by largest remainder."""
-    per_subgroup: int | None = Field(default=None, ge=1)
+    per_subgroup: int | None = Field(default=None, ge=1, le=_MAX_ROWS)
     """Rows in each subgroup."""
     top_up: TopUp | None = None
     max_reuse: int = Field(default=64, ge=1)
@@ -154,6 +180,9 @@ class Balance(Settings):
         weighted = [name for name, axis in self.axes.items() if axis.weighted]
         if weighted and self.total is None:
             raise ValueError(f"the weights of axis {weighted[0]!r} need total; {named[0]} asks for equal numbers")
+        subgroups = math.prod(len(axis.values) for axis in self.axes.values())
+        if subgroups > _MAX_SUBGROUPS:
+            raise ValueError(f"the axes make {subgroups:,} subgroups, more than {_MAX_SUBGROUPS:,}; take fewer values")
         return self
 
 
@@ -193,7 +222,7 @@ class Spec(Settings):
     skin: dict[str, Any] = {}
     """The recipe's own settings; the recipe checks them."""
 
-    @field_validator("out_of_focus", "skin", mode="before")
+    @field_validator("index", "output", "out_of_focus", "skin", mode="before")
     @classmethod
     def _empty_section(cls, value: Any) -> Any:
         return {} if value is None else value
@@ -211,7 +240,8 @@ def parse(model: type[S], data: Any, where: str) -> S:
         SpecError: one line that names the key and the remedy.
     """
     if not isinstance(data, dict):
-        raise SpecError(f"{where}: expected keys and values, found {type(data).__name__}")
+        found = {type(None): "nothing", list: "a list", str: "text"}.get(type(data), repr(data))
+        raise SpecError(f"{where}: expected keys and values, found {found}")
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -256,6 +286,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, list | dict):
                 continue  # SafeLoader itself refuses an unhashable key
@@ -269,6 +301,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _axis_value(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError(f"the value {value!r} is neither text nor a whole number; put it in quotes")
+    if value == "":
+        raise ValueError("a value is empty; give it a name")
     return str(value)
 
 
@@ -283,9 +317,11 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {path!r}; {hint}"
     if first["type"] == "missing":
         return f"the key {path!r} is missing; add it"
-    message = first["msg"].removeprefix("Value error, ")
     got = first["input"]
-    shown = f" (found {got!r})" if isinstance(got, str | int | float) else ""
+    shown = "" if isinstance(got, dict | list) else f" (found {got!r})"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("model_type", "dict_type"):
+        message = "expected keys and values"
     return f"{path}: {message}{shown}" if path else f"{message}{shown}"
 
 
