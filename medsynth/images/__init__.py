@@ -178,8 +178,8 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels:
         else:
             image = simplejpeg.decode_jpeg(data)
     except ValueError as error:
-        if b"\xff\xda" not in data:
-            raise Rejected(Reason.TRUNCATED, "JPEG: the file ends before its pixels") from error
+        if data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):  # no end after the last scan's start
+            raise Rejected(Reason.TRUNCATED, "JPEG: the file ends before its pixels do") from error
         if "Could not determine subsampling" in str(error):
             raise Rejected(Reason.UNSUPPORTED, "JPEG with an unusual chroma subsampling") from error
         raise

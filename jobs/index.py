@@ -1,0 +1,67 @@
+"""Make a catalog of source tiles, or bring one up to date."""
+
+from typing import Annotated
+
+import typer
+from _cli import place, run
+from _console import ProgressLine, console, table
+
+from medsynth import spec, storage
+from medsynth.distributed import indexing
+from medsynth.distributed.session import session
+
+
+def index(
+    images: Annotated[str, typer.Option(help="Folder, bucket or file of PNG/JPEG/TIFF images, or of Parquet files.")],
+    out: Annotated[str, typer.Option(help="Where the catalog goes: a folder's path or URI.")],
+    metadata: Annotated[str | None, typer.Option(help="Table about the images: CSV or Parquet.")] = None,
+    key: Annotated[str | None, typer.Option(help="Its column of the images' paths, names or stems.")] = None,
+    subgroups: Annotated[str, typer.Option(help="Columns to balance over, with commas between.")] = "",
+    mpp: Annotated[float | None, typer.Option(help="µm per pixel [the table's column mpp, or the tags].")] = None,
+    tile_size: Annotated[int, typer.Option(help="Side of a tile, in pixels.")] = 256,
+    stride: Annotated[int | None, typer.Option(help="Step from tile to tile, in pixels [the tile size].")] = None,
+    margin: Annotated[int, typer.Option(help="Context wanted around a tile, in pixels.")] = 0,
+    min_sharpness: Annotated[float | None, typer.Option(help="Figure below which a tile is soft.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Batches in the making at a time [all CPUs].")] = None,
+) -> None:
+    """Make a catalog of source tiles. The same command again reads only what is new or changed."""
+    settings = spec.parse(
+        spec.Index,
+        {
+            "metadata": storage.absolute(metadata) if metadata else None,
+            "key": key,
+            "subgroups": tuple(name.strip() for name in subgroups.split(",") if name.strip()),
+            "mpp": mpp,
+            "tile_size": tile_size,
+            "stride": stride,
+            "margin": margin,
+            "min_sharpness": min_sharpness,
+        },
+        "flags",
+    )
+    out = place(out, "--out")
+    line = ProgressLine("files")
+    with session(workers):
+        summary = indexing.index(images, settings, out, workers=workers, progress=line.show)
+    line.end()
+    _show(summary, settings.subgroups)
+
+
+def _show(summary: indexing.IndexSummary, names: tuple[str, ...]) -> None:
+    if names:
+        rows = [[*values, tiles, sharp] for values, (tiles, sharp) in summary.subgroups.items()]
+        table("subgroups", [*names, "tiles", "in focus"], rows)
+    if summary.rejects:
+        table("rejects", ["reason", "images"], list(summary.rejects.items()))
+    if summary.unmatched:
+        named = ", ".join(summary.unmatched[:5]) + (", ..." if len(summary.unmatched) > 5 else "")
+        console.print(f"[yellow]{len(summary.unmatched):,} metadata rows have no image: {named}", markup=True)
+    console.print(
+        f"{summary.tiles:,} tiles, {summary.soft:,} of them soft, from {summary.files:,} image files "
+        f"({summary.ignored:,} other files left out); {summary.measured:,} read now, in {summary.seconds:.1f} s"
+    )
+    console.print(f"catalog: {summary.catalog}")
+
+
+if __name__ == "__main__":
+    run(index)
