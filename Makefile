@@ -44,7 +44,7 @@ test: lint  ## lint, then all the tests
 bench: $(STAMP)  ## run the benchmarks; figures go to bench-out/ as JSON
 	@mkdir -p bench-out
 	@set -e; for script in tests/benchmarks/bench_*.py; do \
-	    echo "== $$script"; $(BIN)/python -m "tests.benchmarks.$$(basename "$$script" .py)"; \
+	    echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script"; \
 	done
 
 clean:  ## remove the environment and every cache; corpora stay
