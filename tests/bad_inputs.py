@@ -92,6 +92,22 @@ def _damaged_tile() -> bytes:
     return bytes(data)
 
 
+def _bomb_in_a_tile() -> bytes:
+    data = bytearray(pyramid(picture(256, 256), subifds=True, compression="jpeg"))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        start, count = page.dataoffsets[1], page.databytecounts[1]
+    frame = data.index(b"\xff\xc0", start, start + count) + 5
+    data[frame : frame + 4] = struct.pack(">HH", 60_000, 60_000)
+    return bytes(data)
+
+
+def _wrong_sum() -> bytes:
+    data = bytearray(encoded(picture(), "PNG"))
+    data[len(data) // 2] ^= 1
+    return bytes(data)
+
+
 def _frames(kind: str) -> bytes:
     frames = [Image.fromarray(picture(seed=seed)) for seed in range(3)]
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
@@ -118,6 +134,9 @@ BAD: dict[str, tuple[bytes, Reason]] = {
     "bomb.jpg": (jpeg_bomb(), Reason.TOO_MANY_PIXELS),
     "bomb.png": (png_bomb(), Reason.TOO_MANY_PIXELS),
     "bomb.tif": (tiff_bomb(), Reason.TOO_MANY_PIXELS),
+    "bomb in a tile.tif": (_bomb_in_a_tile(), Reason.TOO_MANY_PIXELS),
+    "one bit wrong.png": (_wrong_sum(), Reason.UNREADABLE),
+    "jpeg 2000 inside.tif": (tiff(picture(), photometric="rgb", compression="jpeg2000"), Reason.UNSUPPORTED),
     "animated.gif": (_frames("GIF"), Reason.SEVERAL_FRAMES),
     "animated.png": (_frames("PNG"), Reason.SEVERAL_FRAMES),
     "animated.webp": (_frames("WEBP"), Reason.SEVERAL_FRAMES),

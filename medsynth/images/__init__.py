@@ -7,6 +7,7 @@ integer arithmetic is used, so the pixels are the same on every machine.
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -208,7 +209,21 @@ def _decode_png(data: bytes, max_pixels: int) -> Pixels:
     check_size(header.width, header.height, max_pixels)
     if not header.whole:
         raise Rejected(Reason.TRUNCATED, "PNG: the file has no end")
+    _check_sums(data)
     return upright(to_rgb(imagecodecs.png_decode(data), alpha="straight"), header.orientation)
+
+
+def _check_sums(data: bytes) -> None:
+    # libpng only warns of wrong sums, on standard error, and decodes what it finds.
+    position = 8
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        end = position + 8 + length
+        if zlib.crc32(data[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise Rejected(Reason.UNREADABLE, f"PNG: damaged in its part {data[position + 4 : position + 8]!r}")
+        if data[position + 4 : position + 8] == b"IEND":
+            return
+        position = end + 4
 
 
 def _bmp_header(data: bytes) -> _Header:

@@ -14,12 +14,16 @@ from medsynth.images._pixels import EXIF_ORIENTATION, Pixels, check_size, from_c
 # Every fault of a TIFF is raised here as Rejected; tifffile would print a warning besides.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
+_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000})
+"""None, fax, LZW, JPEG, deflate (two numbers), PackBits, Zstandard. For all of these but JPEG, tifffile
+never unpacks more than the directory says; others bring headers of their own that may say anything."""
+
 _MICRO = {"nm": 0.001, "\N{MICRO SIGN}m": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0, "mm": 1000.0}
 
 
 def size(data: bytes) -> tuple[int, int]:
     """Width and height of the largest level, upright."""
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
+    with np.errstate(all="ignore"), tifffile.TiffFile(io.BytesIO(data)) as file:
         page = _first(file)
         return turned(page.imagewidth, page.imagelength, _orientation(page))
 
@@ -30,7 +34,8 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
     Raises:
         Rejected: several pictures, too many pixels, an unsupported kind, or pixels missing.
     """
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
+    # tifffile computes with whatever numbers a damaged directory has, and numpy would warn.
+    with np.errstate(all="ignore"), tifffile.TiffFile(io.BytesIO(data)) as file:
         page = _first(file)
         check_size(page.imagewidth, page.imagelength, max_pixels)
         for index in range(1, len(file.pages)):
@@ -44,7 +49,7 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
 
 def mpp(data: bytes) -> float | None:
     """Micrometres per pixel from the OME description, Aperio's line or the resolution tags, if any tells."""
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
+    with np.errstate(all="ignore"), tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
         if file.is_ome:
             image = tifffile.xml2dict(file.ome_metadata or "")["OME"]["Image"]
@@ -72,6 +77,8 @@ def _check_kind(page: Any, max_pixels: int) -> None:
         raise Rejected(Reason.UNSUPPORTED, f"TIFF: {page.samplesperpixel} samples, depth {page.imagedepth}")
     if page.is_tiled and page.tilewidth * page.tilelength > max_pixels:
         raise Rejected(Reason.TOO_MANY_PIXELS, f"TIFF: tiles of {page.tilewidth}x{page.tilelength} pixels")
+    if int(page.compression) not in _COMPRESSIONS:
+        raise Rejected(Reason.UNSUPPORTED, f"TIFF: compression {int(page.compression)}")
     if page.bitspersample not in (1, 2, 4, 8, 16) or page.sampleformat != 1:
         raise Rejected(Reason.UNSUPPORTED, f"TIFF: {page.bitspersample}-bit samples of format {page.sampleformat}")
 
@@ -79,12 +86,16 @@ def _check_kind(page: Any, max_pixels: int) -> None:
 def _check_segments(page: Any, data: bytes) -> None:
     # tifffile fills segments that are missing with one colour, and libjpeg those that end early.
     tables = page.jpegtables or b""
+    room = page.tilewidth * page.tilelength if page.is_tiled else page.imagewidth * page.imagelength
     for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         if start == 0 or count == 0 or start + count > len(data):
             raise Rejected(Reason.TRUNCATED, "TIFF: pixels lie beyond the end of the file")
-        if page.compression == tifffile.COMPRESSION.JPEG and page.bitspersample == 8:
+        if page.compression == tifffile.COMPRESSION.JPEG:
             segment = data[start : start + count]
-            simplejpeg.decode_jpeg(tables[:-2] + segment[2:] if tables else segment, "GRAY")
+            whole = tables[:-2] + segment[2:] if tables else segment
+            height, width, _, _ = simplejpeg.decode_jpeg_header(whole)
+            check_size(width, height, room)
+            simplejpeg.decode_jpeg(whole, "GRAY")
 
 
 def _pixels(page: Any) -> Pixels:
