@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 from medsynth import storage
 from medsynth.errors import UserError
 
+_INTERRUPTED = 130  # typer's code for Ctrl-C
 _JOB_FOLDER = "/runtime_resources/working_dir_files/"
 
 
@@ -24,16 +25,16 @@ def run(command: Callable[..., Any]) -> NoReturn:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except UserError as error:
         _say(str(error))
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; what is finished is kept, and the same command goes on from there")
-        sys.exit(1)
     except TyperException as error:
         _say(error.format_message())
         sys.exit(2)
+    if code == _INTERRUPTED:
+        _say("interrupted; what is finished is kept, and the same command goes on from there")
+        sys.exit(1)
     sys.exit(0)
 
 

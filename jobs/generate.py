@@ -36,20 +36,19 @@ def generate(
     out = place(out, "--out")
     recipe = build(order)
     generation.check_place(out, order)
+    makes = not (dry_run or preview)
+    conditional = storage.honours_put_new(out) if makes else True
+    if not conditional:
+        console.print(f"[yellow]{out}: the server ignores conditional writes; a commit overwrites with the same bytes")
     with session(workers):
         line = ProgressLine("files")
         catalog, where = indexing.catalog_for(order, storage.join(out, "catalog"), workers=workers, progress=line.show)
         prepared = preparation.prepare(order, recipe, catalog, where)
-        if dry_run or preview:
+        if not makes:
             _show_plan(prepared, workers)
             if preview:
                 _preview(prepared, preview, out)
             return
-        conditional = storage.honours_put_new(out)
-        if not conditional:
-            console.print(
-                f"[yellow]{out}: the server ignores conditional writes; a commit is an overwrite with the same bytes"
-            )
         line = ProgressLine("tiles")
         summary = generation.generate(
             prepared,

@@ -27,10 +27,18 @@ def command(name: str, *args: object) -> list[str]:
     return [sys.executable, str(REPO / "jobs" / f"{name}.py"), *map(str, args)]
 
 
-def run_job(name: str, *args: object, env: dict[str, str] | None = None, cwd: Path = REPO) -> subprocess.CompletedProcess[str]:
+def run_job(
+    name: str, *args: object, env: dict[str, str] | None = None, cwd: Path = REPO
+) -> subprocess.CompletedProcess[str]:
     """Run a job to its end."""
     return subprocess.run(
-        command(name, *args), cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=280, check=False
+        command(name, *args),
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
 
 

@@ -37,11 +37,17 @@ def plans(draw: st.DrawFn) -> Plan:
     counts[("t0",)] = max(1, counts[("t0",)])
     try:
         return make_plan(
-            balance(**asked), ["focus_class"], counts, rows_per_shard=draw(st.integers(1, 300)), seed=draw(st.integers(0, 2**63 - 1))
+            balance(**asked),
+            ["focus_class"],
+            counts,
+            rows_per_shard=draw(st.integers(1, 300)),
+            seed=draw(st.integers(0, 2**63 - 1)),
         )
     except ShortfallError:
         # All of a tiny total may fall to groups without tiles; a plan of nothing is refused.
-        return make_plan(balance(axes={"focus_class": ["0"]}, total=1), ["focus_class"], {(): 1}, rows_per_shard=1, seed=0)
+        return make_plan(
+            balance(axes={"focus_class": ["0"]}, total=1), ["focus_class"], {(): 1}, rows_per_shard=1, seed=0
+        )
 
 
 def all_of(plan: Plan) -> tuple[np.ndarray, np.ndarray, list[tuple[str, ...]]]:
@@ -141,7 +147,9 @@ def test_top_up_fills_every_subgroup_to_the_same_number() -> None:
 
 def test_shortfall_is_named_with_the_remedy() -> None:
     asked = balance(axes={"tissue": ["a", "b"], "focus_class": ["0"]}, per_subgroup=10, max_reuse=4)
-    with pytest.raises(ShortfallError, match=r"tissue=b lacks 2 of 10 \(2 in-focus tiles\); add tiles, raise balance.max_reuse") as error:
+    with pytest.raises(
+        ShortfallError, match=r"tissue=b lacks 2 of 10 \(2 in-focus tiles\); add tiles, raise balance.max_reuse"
+    ) as error:
         make_plan(asked, ["focus_class"], {("a",): 5, ("b",): 2}, rows_per_shard=4, seed=1)
     assert "\n" not in str(error.value)
 
@@ -171,7 +179,16 @@ def test_a_large_plan_costs_no_more_memory_a_shard() -> None:
 
 def test_another_seed_spreads_the_classes_otherwise() -> None:
     asked = balance(axes={"focus_class": {"from": 0, "to": 29}}, total=3000)
-    one, two = (make_plan(asked, ["focus_class"], {(): 100}, rows_per_shard=3000, seed=s, ).assignment(0) for s in (1, 2))
+    one, two = (
+        make_plan(
+            asked,
+            ["focus_class"],
+            {(): 100},
+            rows_per_shard=3000,
+            seed=s,
+        ).assignment(0)
+        for s in (1, 2)
+    )
     assert one.subgroups != two.subgroups
 
 

@@ -169,7 +169,9 @@ def existing(corpus: str, shard: str, *, fingerprint: str) -> Record | None:
         raise CorpusConflictError(f"{uri}: belongs to another corpus; write to an empty place")
     inner.pop("digest")
     rows = sum(count for _, count in inner["counts"])
-    return Record(**_from_inner({**inner, "rows": rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}))
+    return Record(
+        **_from_inner({**inner, "rows": rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+    )
 
 
 def _subgroups(table: pa.Table, axes: Sequence[str]) -> list[Subgroup]:
@@ -251,5 +253,7 @@ def _parquet(table: pa.Table, metadata: Mapping[bytes, str]) -> bytes:
 def _leaves(schema: pa.Schema) -> list[str]:
     names: list[str] = []
     for item in schema:
-        names.extend([f"{item.name}.{inner.name}" for inner in item.type] if pa.types.is_struct(item.type) else [item.name])
+        names.extend(
+            [f"{item.name}.{inner.name}" for inner in item.type] if pa.types.is_struct(item.type) else [item.name]
+        )
     return names

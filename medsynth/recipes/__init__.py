@@ -13,13 +13,15 @@ def build(spec: Spec) -> Recipe:
     """The recipe that a spec asks for.
 
     Raises:
-        SpecError: its settings are wrong, or this version has no such recipe.
+        SpecError: its settings or its axes' values are wrong, or this version has no such recipe.
     """
     if spec.recipe != "out_of_focus":
         raise SpecError(f"recipe: this version cannot make {spec.recipe!r}; use out_of_focus")
     if spec.skin:
         raise SpecError("skin: the recipe is out_of_focus; remove the section, or set recipe: skin")
-    return OutOfFocus.from_spec(spec)
+    recipe = OutOfFocus.from_spec(spec)
+    recipe.made_axes(spec.balance.axes)
+    return recipe
 
 
 def rebuild(name: str, identity: Mapping[str, Any]) -> Recipe:

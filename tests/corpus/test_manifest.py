@@ -26,7 +26,9 @@ def test_same_header_again_is_a_resume(tmp_path: Path) -> None:
 def test_another_corpus_is_refused_and_what_differs_is_named(tmp_path: Path) -> None:
     manifest.write_header(str(tmp_path), HEADER, conditional=True)
     other = {**HEADER, "spec": {"seed": 2, "balance": {"total": 100}}, "fingerprint": "b" * 64}
-    with pytest.raises(CorpusConflictError, match=r"holds another corpus \(spec.seed: 1 there, 2 now; fingerprint") as error:
+    with pytest.raises(
+        CorpusConflictError, match=r"holds another corpus \(spec.seed: 1 there, 2 now; fingerprint"
+    ) as error:
         manifest.write_header(str(tmp_path), other, conditional=True)
     assert "\n" not in str(error.value)
 

@@ -186,4 +186,4 @@ def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> No
 def test_unknown_classes_are_refused() -> None:
     order = spec(balance={"axes": {"focus_class": ["29", "30"]}, "per_subgroup": 1})
     with pytest.raises(SpecError, match="no class '30'; the radius table has 0 to 29"):
-        build(order).made_axes(order.balance.axes)
+        build(order)
