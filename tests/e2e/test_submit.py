@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,11 @@ pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A head started by ``ray start``, on free ports, stopped by its process ids."""
     port, dashboard = free_port(), free_port()
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path), "RAY_ENABLE_AUTO_CONNECT": "0"}
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path_factory.mktemp("home"))}
     before = {process.pid for process in psutil.process_iter()}
     subprocess.run(
         [BIN / "ray", "start", "--head", f"--port={port}", "--num-cpus=2", "--dashboard-host=127.0.0.1",
@@ -40,13 +41,22 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     psutil.wait_procs(mine, timeout=20)
 
 
+def submit(cluster: dict[str, str], *args: object) -> subprocess.CompletedProcess[str]:
+    """Submit the job as the README says, once the cluster's agent is up, and wait for its end."""
+    line = [BIN / "ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/generate.py", *args]
+    for _ in range(30):
+        done = subprocess.run(
+            list(map(str, line)), cwd=REPO, env=cluster, capture_output=True, text=True, timeout=240, check=False
+        )
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(1)
+    return done
+
+
 def test_submitted_job_makes_the_same_corpus(cluster: dict[str, str], tmp_path: Path) -> None:
     spec = write_spec(tmp_path / "spec.yaml")
-    done = subprocess.run(
-        [BIN / "ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/generate.py",
-         "--spec", str(spec), "--out", str(tmp_path / "submitted")],
-        cwd=REPO, env=cluster, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    done = submit(cluster, "--spec", spec, "--out", tmp_path / "submitted")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "120 rows, 8 shards" in done.stdout
     assert run_job("generate", "--spec", spec, "--out", tmp_path / "plain").returncode == 0
@@ -54,11 +64,6 @@ def test_submitted_job_makes_the_same_corpus(cluster: dict[str, str], tmp_path: 
 
 
 def test_a_relative_output_inside_the_jobs_folder_is_refused(cluster: dict[str, str], tmp_path: Path) -> None:
-    spec = write_spec(tmp_path / "spec.yaml")
-    done = subprocess.run(
-        [BIN / "ray", "job", "submit", "--working-dir", ".", "--", "python", "jobs/generate.py",
-         "--spec", str(spec), "--out", "corpora/lost"],
-        cwd=REPO, env=cluster, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+    done = submit(cluster, "--spec", write_spec(tmp_path / "spec.yaml"), "--out", "corpora/lost")
     assert done.returncode != 0
     assert "temporary folder of the submitted job" in done.stdout + done.stderr
