@@ -5,9 +5,12 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 REPO = Path(__file__).resolve().parent.parent
 MAY_USE_RAY = ("medsynth/distributed/", "jobs/", "serve/")
@@ -96,3 +99,27 @@ def test_every_dependency_is_pinned_once() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     for wanted in project["dependencies"] + project["optional-dependencies"]["dev"]:
         assert wanted.split("[")[0].split("=")[0].split(">")[0].lower().replace("_", "-") in names
+
+
+def test_all_that_the_dependencies_draw_in_is_pinned_as_installed() -> None:
+    lines = (REPO / "constraints.txt").read_text().splitlines()
+    pins = {canonicalize_name(name): pin for name, _, pin in (line.partition("==") for line in lines) if pin}
+    waiting = [("medsynth", "dev")]
+    seen = set(waiting)
+    while waiting:
+        name, extra = waiting.pop()
+        for text in metadata.requires(name) or []:
+            wanted = Requirement(text)
+            if wanted.marker and not wanted.marker.evaluate({"extra": extra}):
+                continue
+            try:
+                version = metadata.version(wanted.name)
+            except metadata.PackageNotFoundError:
+                assert wanted.name.startswith(("nvidia-", "cuda-", "triton")), f"{wanted} of {name} is not installed"
+                continue
+            pin = pins.get(canonicalize_name(wanted.name))
+            assert pin == version.partition("+")[0], f"{wanted.name} {version}, which {name} wants, is pinned to {pin}"
+            new = {(wanted.name, key) for key in (*wanted.extras, "")} - seen
+            seen |= new
+            waiting += new
+    assert len({name for name, _ in seen}) > 100
