@@ -96,7 +96,7 @@ def prepare(spec: Spec, recipe: Recipe, catalog: pa.Table | None, where: str) ->
         counts,
         rows_per_shard=spec.output.rows_per_shard,
         seed=spec.seed,
-        real_counts=_real_counts(spec),
+        real_counts=_real_counts(spec, notes),
         needs_tiles=recipe.needs_sources,
     )
     parts: dict[str, Any] = {
@@ -212,7 +212,7 @@ def _fitting(catalog: pa.Table, recipe: Recipe, where: str, notes: list[str]) ->
     return catalog.filter(pa.array([key not in bad for key in keys]))
 
 
-def _real_counts(spec: Spec) -> dict[Subgroup, int] | None:
+def _real_counts(spec: Spec, notes: list[str]) -> dict[Subgroup, int] | None:
     if spec.balance.top_up is None:
         return None
     uri = spec.balance.top_up.real
@@ -228,4 +228,9 @@ def _real_counts(spec: Spec) -> dict[Subgroup, int] | None:
             f"it has {', '.join(table.column_names)}"
         )
     columns = [[str(value) for value in table[axis].to_pylist()] for axis in spec.balance.axes]
-    return dict(Counter(zip(*columns, strict=True)))
+    counts = Counter(zip(*columns, strict=True))
+    asked = set(itertools.product(*(axis.values for axis in spec.balance.axes.values())))
+    others = sum(count for subgroup, count in counts.items() if subgroup not in asked)
+    if others:
+        notes.append(f"{others} real images belong to subgroups that were not asked for")
+    return dict(counts)
