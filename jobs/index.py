@@ -8,7 +8,6 @@ from _console import ProgressLine, console, table
 
 from medsynth import spec, storage
 from medsynth.distributed import indexing
-from medsynth.distributed.session import session
 
 
 def index(
@@ -41,8 +40,7 @@ def index(
     )
     out = place(out, "--out")
     line = ProgressLine("files")
-    with session(workers):
-        summary = indexing.index(images, settings, out, workers=workers, progress=line.show)
+    summary = indexing.index(images, settings, out, workers=workers, progress=line.show)
     line.end()
     _show(summary, settings.subgroups)
 

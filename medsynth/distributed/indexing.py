@@ -25,6 +25,7 @@ from medsynth.catalog import table
 from medsynth.catalog.index import IndexPlan, Previous
 from medsynth.catalog.sharpness import DEFAULT_THRESHOLD, sharpness
 from medsynth.catalog.units import Measured, Score, Unit, measure
+from medsynth.distributed.session import session
 from medsynth.errors import CatalogError, NotFoundError, UserError
 from medsynth.spec import Index, Spec
 
@@ -76,7 +77,9 @@ def index(
     score: Score = sharpness,
     threshold: float = DEFAULT_THRESHOLD,
 ) -> IndexSummary:
-    """Make a catalog, or bring one up to date: only what is new or changed is read. Call it inside a session.
+    """Make a catalog, or bring one up to date: only what is new or changed is read.
+
+    A session is started where there is none, unless nothing is to be read.
 
     Args:
         source: a folder, bucket or single file of images, or of Parquet files with an image column.
@@ -96,21 +99,9 @@ def index(
     parts = _part_files(out)
     plan = planning.plan_index(source, settings, _previous(out, parts), score=score, out=out)
     fresh: list[Measured] = []
-    done = 0
-    for wave in _waves(plan.units):
-        measured: list[Measured] = []
-        for count, one in _run(wave, plan, workers, score):
-            measured.append(one)
-            done += count
-            progress(done, len(plan.units), fresh=done)
-        together = Measured(
-            pa.concat_tables([one.tiles for one in measured]), pa.concat_tables([one.rejects for one in measured])
-        )
-        fresh.append(together)
-        if done < len(plan.units):
-            name = f"{_PART}{secrets.token_hex(8)}."
-            table.write(out, together.tiles, together.rejects, plan.about, part=name)
-            parts += [storage.join(out, name + kind) for kind in (table.TABLE, table.REJECTS)]
+    if plan.units:
+        with session(workers):
+            fresh = list(_measured(plan, out, parts, workers, progress, score))
     made = planning.assemble(plan, fresh, threshold)
     table.write(out, made.tiles, made.rejects, plan.about)
     for part in parts:
@@ -121,6 +112,26 @@ def index(
         reasons = ", ".join(f"{count} {reason}" for reason, count in summary.rejects.items())
         raise CatalogError(f"{source}: no usable image ({reasons}); {storage.join(out, table.REJECTS)} names each")
     return summary
+
+
+def _measured(
+    plan: IndexPlan, out: str, parts: list[str], workers: int | None, progress: Progress, score: Score
+) -> Iterator[Measured]:
+    """Measure wave by wave; each but the last is written as a part, whose files are added to the list."""
+    done = 0
+    for wave in _waves(plan.units):
+        found: list[Measured] = []
+        for count, one in _run(wave, plan, workers, score):
+            found.append(one)
+            done += count
+            progress(done, len(plan.units), fresh=done)
+        tiles = pa.concat_tables([one.tiles for one in found])
+        rejects = pa.concat_tables([one.rejects for one in found])
+        if done < len(plan.units):
+            name = f"{_PART}{secrets.token_hex(8)}."
+            table.write(out, tiles, rejects, plan.about, part=name)
+            parts += [storage.join(out, name + kind) for kind in (table.TABLE, table.REJECTS)]
+        yield Measured(tiles, rejects)
 
 
 def catalog_for(
@@ -166,18 +177,22 @@ def _previous(out: str, part_files: list[str]) -> list[Previous]:
 def _waves(units: list[Unit]) -> Iterator[list[list[Unit]]]:
     """Batches of units, some at a time; a file's row groups stay in one wave, so that a part has whole files."""
     wave: list[list[Unit]] = []
-    for _, members in itertools.groupby(units, key=lambda unit: unit.uri):
-        if len(wave) >= _WAVE_BATCHES:
+    for _, grouped in itertools.groupby(units, key=lambda unit: unit.uri):
+        members = list(grouped)
+        if len(wave) >= _WAVE_BATCHES and not _has_room(wave[-1], members[0]):
             yield wave
             wave = []
         for unit in members:
-            room = wave and len(wave[-1]) < _BATCH_UNITS and sum(u.size for u in wave[-1]) + unit.size <= _BATCH_BYTES
-            if room:
+            if wave and _has_room(wave[-1], unit):
                 wave[-1].append(unit)
             else:
                 wave.append([unit])
     if wave:
         yield wave
+
+
+def _has_room(batch: list[Unit], unit: Unit) -> bool:
+    return len(batch) < _BATCH_UNITS and sum(one.size for one in batch) + unit.size <= _BATCH_BYTES
 
 
 def _run(wave: list[list[Unit]], plan: IndexPlan, workers: int | None, score: Score) -> Iterator[tuple[int, Measured]]:

@@ -42,6 +42,7 @@ def contents(catalog: str) -> list[dict[str, object]]:
     return [*table.read(catalog).to_pylist(), *table.read_rejects(catalog).to_pylist()]
 
 
+@pytest.mark.slow
 def test_the_job_indexes_all_that_is_good_and_names_the_rest(tmp_path: Path) -> None:
     source, out = tmp_path / "images", tmp_path / "catalog"
     source.mkdir()
@@ -92,17 +93,14 @@ def test_the_job_indexes_all_that_is_good_and_names_the_rest(tmp_path: Path) -> 
         (["--images", "nowhere"], "no files there"),
         (["--images", "{images}", "--metadata", "{facts}", "--key", "fil"], "did you mean 'file'?"),
         (["--images", "{images}", "--tile-size", "3"], "tile_size"),
-        (["--images", "{bad}"], "no usable image (1 unreadable)"),
         (["--images", "s4://bucket/x"], "unknown scheme"),
         ([], "--images"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(tmp_path: Path, flags: list[str], message: str) -> None:
     fill(tmp_path / "images", 1)
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     (tmp_path / "facts.csv").write_text("file\n000.png\n")
-    places = {"images": tmp_path / "images", "facts": tmp_path / "facts.csv", "bad": tmp_path / "bad"}
+    places = {"images": tmp_path / "images", "facts": tmp_path / "facts.csv"}
     done = run_job("index", *(flag.format(**places) for flag in flags), "--out", tmp_path / "out")
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -111,8 +109,9 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, flags: list[str], message
     assert "Traceback" not in done.stderr
 
 
-def test_from_and_to_object_storage(s3_env: S3Server, tmp_path: Path) -> None:
-    bucket = s3_env.bucket()
+@pytest.mark.slow
+def test_from_and_to_object_storage(moto_env: S3Server, tmp_path: Path) -> None:
+    bucket = moto_env.bucket()
     source, out = storage.join(bucket, "images"), storage.join(bucket, "images", "catalog")
     for name, data in FILES.items():
         storage.put(storage.join(source, name), data)
@@ -136,6 +135,14 @@ def test_from_and_to_object_storage(s3_env: S3Server, tmp_path: Path) -> None:
     again = indexing.index(source, Index(metadata=facts, key="name", subgroups=("grade",)), out)
     assert (again.tiles, again.measured, again.rejects["no_metadata"]) == (len(ODD) - 1, 0, 1)
     assert again.unmatched == ["plain.bmp"]
+
+
+def test_a_source_of_bad_images_alone_is_an_error_that_counts_them(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no image")
+    with pytest.raises(CatalogError, match=r"no usable image \(1 unreadable\); .*rejects\.parquet names each"):
+        indexing.index(str(tmp_path / "images"), Index(), str(tmp_path / "out"))
+    assert table.read_rejects(str(tmp_path / "out")).num_rows == 1
 
 
 def test_waves_and_batches_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
