@@ -241,8 +241,11 @@ def _stage(path: Path, data: bytes, commit: Callable[[Path, Path], T]) -> T:
             # A run that started meanwhile called remove_staging.
             if attempt == _ATTEMPTS - 1:
                 raise
+        except NotADirectoryError as error:
+            raise StorageError(f"{path}: a part of this path is a file, not a folder; write elsewhere") from error
         finally:
-            staged.unlink(missing_ok=True)
+            with contextlib.suppress(NotADirectoryError):
+                staged.unlink(missing_ok=True)
     raise AssertionError("unreachable")
 
 

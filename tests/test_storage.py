@@ -224,9 +224,10 @@ def test_an_output_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     folder = str(tmp_path / "file" / "out")
     for call in (storage.honours_put_new, lambda uri: storage.put(f"{uri}/a", b"1")):
-        with pytest.raises(StorageError, match="Not a directory; check the path") as error:
+        with pytest.raises(StorageError, match="a part of this path is a file, not a folder; write elsewhere") as error:
             call(folder)
         one_line(error, folder)
+    assert storage.head(f"{folder}/a") is None
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
