@@ -1,0 +1,265 @@
+"""Sensor noise: the photons that happen to arrive, and the electronics that count them.
+
+A level L of full scale F lets lambda = photons * L / F electrons be expected. What is read is
+(Poisson(lambda) + read_noise_e * z) / photons of full scale, z standard normal, clipped to [0, 1].
+
+Every value's randomness is a hash of the sample's key and the value's place, so it does not depend
+on order. Below 16 electrons the Poisson law is drawn exactly from tables; above, a normal with the
+Poisson law's mean, variance and skewness takes its place. Nothing here calls the C library's
+functions per value, and square roots are rounded one way by IEEE 754, so the bytes are the same everywhere.
+"""
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from medsynth.defocus.compiled import compiled
+from medsynth.defocus.light import LEVEL
+
+_NORMALS = 4096
+"""Slices of either half of the normal law."""
+_FEW = 16.0
+_STEPS = 32
+"""Tables a unit of sqrt(lambda)."""
+_COUNTS = 64
+"""Counts that a table can tell: 12 standard deviations above the mean of 16."""
+
+
+def expose(levels: NDArray[np.uint16], photons: float, read_noise_e: float, key: int) -> NDArray[np.float32]:
+    """The noisy levels, unclipped and unrounded.
+
+    Args:
+        levels: (H, W) uint16 in [0, LEVEL], interleaved channels counting as columns.
+        photons: electrons at full scale, above 0.
+        read_noise_e: standard deviation of the read noise in electrons, 0 or more.
+        key: 64 bits; another key, another noise.
+
+    Returns:
+        float32 array of the same shape.
+    """
+    out = np.empty(levels.shape, dtype=np.float32)
+    _expose(levels, *_constants(photons, read_noise_e, key), out)
+    return out
+
+
+def expose_to_codes(
+    levels: NDArray[np.uint16],
+    photons: float,
+    read_noise_e: float,
+    key: int,
+    codes: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+) -> None:
+    """The noisy levels as 8-bit codes: :func:`expose`, clipped, rounded and looked up, in one go.
+
+    Args:
+        levels: as for :func:`expose`.
+        photons: as for :func:`expose`.
+        read_noise_e: as for :func:`expose`.
+        key: as for :func:`expose`.
+        codes: the code of each level, of shape (LEVEL + 1,).
+        out: uint8 array of the shape of ``levels``, filled.
+    """
+    _expose_to_codes(levels, *_constants(photons, read_noise_e, key), codes, out)
+
+
+def _constants(photons: float, read_noise_e: float, key: int) -> tuple[Any, ...]:
+    thresholds, aliases = poisson_tables()
+    return (
+        np.float32(photons / LEVEL),
+        np.float32(LEVEL / photons),
+        np.float32(read_noise_e),
+        np.uint32(key & 0xFFFFFFFF),
+        np.uint32(key >> 32 & 0xFFFFFFFF),
+        normal_table(),
+        thresholds,
+        aliases,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def normal_table() -> NDArray[np.float32]:
+    """Means of the normal law over equally likely slices, scaled to variance 1.
+
+    Returns:
+        float32 array of shape (8192,), symmetric, from -3.9 ascending to 3.9.
+    """
+    edges = ndtri(0.5 + 0.5 * np.arange(_NORMALS + 1) / _NORMALS)
+    density = np.exp(-0.5 * edges**2) / math.sqrt(2 * math.pi)
+    means = 2 * _NORMALS * (density[:-1] - density[1:])
+    means /= math.sqrt(float((means**2).mean()))
+    half = np.array([float(f"{mean:.6g}") for mean in means], dtype=np.float32)
+    return np.concatenate([-half[::-1], half])
+
+
+@functools.lru_cache(maxsize=1)
+def poisson_tables() -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+    """Alias tables of Poisson laws whose means are the squares of 0, 1/32, 2/32 ... past 4.
+
+    A mean between two of them is drawn from the two laws mixed, which keeps the mean exact and adds
+    at most 0.1 % to the variance.
+
+    Returns:
+        The threshold of each slot in 1/65536, uint16 (tables, 64), and what stands above it, uint8
+        of the same shape.
+
+    Source:
+        Walker, "An efficient method for generating discrete random variables with general
+        distributions", ACM TOMS 3(3), 1977.
+    """
+    tables = int(math.sqrt(_FEW)) * _STEPS + 2
+    thresholds = np.zeros((tables, _COUNTS), dtype=np.uint16)
+    aliases = np.zeros((tables, _COUNTS), dtype=np.uint8)
+    for table in range(tables):
+        mean = (table / _STEPS) ** 2
+        share = [math.exp(-mean)]
+        for count in range(1, _COUNTS):
+            share.append(share[-1] * mean / count)
+        # In 1/65536 of a slot and in integers, so that nothing is lost on the way.
+        whole = [int(float(f"{value:.9g}") * 65536 * _COUNTS + 0.5) for value in share]
+        whole[whole.index(max(whole))] += 65536 * _COUNTS - sum(whole)
+        poor = [count for count in range(_COUNTS) if whole[count] < 65536]
+        rich = [count for count in range(_COUNTS) if whole[count] >= 65536]
+        while poor:
+            low, high = poor.pop(), rich[-1]
+            thresholds[table, low], aliases[table, low] = whole[low], high
+            whole[high] -= 65536 - whole[low]
+            if whole[high] < 65536:
+                poor.append(rich.pop())
+        for count in rich:
+            thresholds[table, count], aliases[table, count] = 0, count
+    return thresholds, aliases
+
+
+@compiled
+def _hash(place: np.uint32, key: np.uint32, turn: np.uint32) -> np.uint32:
+    # The mixing steps and constants of "lowbias32" (C. Wellons, "Prospecting for hash functions", 2018).
+    value = np.uint32(place ^ key)
+    value = np.uint32((value ^ (value >> np.uint32(16))) * np.uint32(0x7FEB352D))
+    value = np.uint32((value ^ (value >> np.uint32(15))) + turn)
+    value = np.uint32((value ^ (value >> np.uint32(14))) * np.uint32(0x846CA68B))
+    return np.uint32(value ^ (value >> np.uint32(16)))
+
+
+@compiled
+def _expose_row(
+    levels: NDArray[np.uint16],
+    first: int,
+    gain: np.float32,
+    back: np.float32,
+    read: np.float32,
+    key: np.uint32,
+    turn: np.uint32,
+    normals: NDArray[np.float32],
+    thresholds: NDArray[np.uint16],
+    aliases: NDArray[np.uint8],
+    random: NDArray[np.uint32],
+    out: NDArray[np.float32],
+) -> None:
+    # One plain loop a step: each is a vector loop but for the two that look something up.
+    for x in range(len(levels)):
+        random[x] = _hash(np.uint32(first + x), key, turn)
+    for x in range(len(levels)):
+        out[x] = normals[random[x] >> np.uint32(19)]
+    sixth = np.float32(1 / 6)
+    eighteenth = np.float32(1 / 18)
+    variance = read * read
+    tiny = np.float32(1e-30)  # keeps 0 / 0 out where there is no light and no read noise
+    least = np.uint16(65535)
+    for x in range(len(levels)):
+        # Cornish-Fisher: the skewness of Poisson + normal, and its small share of the variance taken off.
+        mean = np.float32(levels[x]) * gain
+        total = mean + variance
+        skew = mean / (total + tiny)
+        z = out[x]
+        count = mean + np.sqrt(total - eighteenth * skew * skew) * z + sixth * skew * (z * z - np.float32(1))
+        out[x] = count * back
+    for x in range(len(levels)):
+        least = min(least, levels[x])
+    if np.float32(least) * gain < np.float32(_FEW):
+        _expose_few(levels, gain, back, read, key, turn, normals, thresholds, aliases, random, out)
+
+
+@compiled
+def _expose_few(
+    levels: NDArray[np.uint16],
+    gain: np.float32,
+    back: np.float32,
+    read: np.float32,
+    key: np.uint32,
+    turn: np.uint32,
+    normals: NDArray[np.float32],
+    thresholds: NDArray[np.uint16],
+    aliases: NDArray[np.uint8],
+    random: NDArray[np.uint32],
+    out: NDArray[np.float32],
+) -> None:
+    # Found first, without a branch: a branch a pixel would cost more than the normals did.
+    dark = np.empty(len(levels) + 1, dtype=np.int32)
+    count = 0
+    for x in range(len(levels)):
+        dark[count] = x
+        count += np.float32(levels[x]) * gain < np.float32(_FEW)
+    for place in range(count):
+        x = dark[place]
+        mean = np.float32(levels[x]) * gain
+        more = _hash(random[x], turn, key)
+        root = np.int32(np.sqrt(mean) * np.float32(_STEPS))
+        low = np.float32(root * root) * np.float32(1 / _STEPS**2)
+        gap = np.float32(2 * root + 1) * np.float32(1 / _STEPS**2)
+        root += np.float32(more & np.uint32(0xFFFF)) * np.float32(1 / 65536) * gap < mean - low
+        slot = random[x] >> np.uint32(26)
+        within = (random[x] >> np.uint32(10)) & np.uint32(0xFFFF)
+        electrons = slot if within < thresholds[root, slot] else np.uint32(aliases[root, slot])
+        out[x] = (np.float32(electrons) + read * normals[more >> np.uint32(19)]) * back
+
+
+@compiled
+def _expose(
+    levels: NDArray[np.uint16],
+    gain: np.float32,
+    back: np.float32,
+    read: np.float32,
+    key: np.uint32,
+    turn: np.uint32,
+    normals: NDArray[np.float32],
+    thresholds: NDArray[np.uint16],
+    aliases: NDArray[np.uint8],
+    out: NDArray[np.float32],
+) -> None:
+    height, width = levels.shape
+    random = np.empty(width, dtype=np.uint32)
+    for y in range(height):
+        _expose_row(levels[y], y * width, gain, back, read, key, turn, normals, thresholds, aliases, random, out[y])
+
+
+@compiled
+def _expose_to_codes(
+    levels: NDArray[np.uint16],
+    gain: np.float32,
+    back: np.float32,
+    read: np.float32,
+    key: np.uint32,
+    turn: np.uint32,
+    normals: NDArray[np.float32],
+    thresholds: NDArray[np.uint16],
+    aliases: NDArray[np.uint8],
+    codes: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+) -> None:
+    height, width = levels.shape
+    random = np.empty(width, dtype=np.uint32)
+    noisy = np.empty(width, dtype=np.float32)
+    places = np.empty(width, dtype=np.int32)
+    for y in range(height):
+        _expose_row(levels[y], y * width, gain, back, read, key, turn, normals, thresholds, aliases, random, noisy)
+        for x in range(width):
+            value = min(max(noisy[x], np.float32(0)), np.float32(LEVEL))
+            places[x] = np.int32(value + np.float32(0.5))
+        row = out[y]
+        for x in range(width):
+            row[x] = codes[places[x]]
