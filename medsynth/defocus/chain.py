@@ -6,6 +6,7 @@ light -> the device's pixels -> bokeh -> sensor noise -> 8 bit -> sharpening -> 
 records; :func:`render` makes the pixels from the tile, those numbers and the sample's seed.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -21,7 +22,16 @@ from medsynth.defocus.settings import DEFAULT_RADII_PX, ChainSettings
 from medsynth.errors import Reason, Rejected, SpecError
 from medsynth.spec import Range
 
-__all__ = ["ChainParameters", "ChainSettings", "class_count", "crop_margin", "draw", "output_size", "render", "with_device"]
+__all__ = [
+    "ChainParameters",
+    "ChainSettings",
+    "class_count",
+    "crop_margin",
+    "draw",
+    "output_size",
+    "render",
+    "with_device",
+]
 
 _GRID = 8
 _LARGEST_RADIUS = 30.0
@@ -193,10 +203,10 @@ def render(
         sensor.expose_to_codes(levels, parameters.photons, parameters.read_noise_e, key, codes, image)
     else:
         look_up(levels, codes, 0, 0, image)
-    image = image.reshape(kept, kept, 3)
+    picture = image.reshape(kept, kept, 3)
     if mask is not None and parameters.sharpening_amount is not None:
-        image = sharpening.sharpen(image, parameters.sharpening_amount, mask)
-    return image
+        return sharpening.sharpen(picture, parameters.sharpening_amount, mask)
+    return picture
 
 
 def _blurred(
@@ -207,7 +217,7 @@ def _blurred(
     if half:
         # The half-resolution blur gives even numbers of pixels; one too many is cut off.
         needed = kept + kept % 2 + 2 * halfres.reach(radius)
-        return halfres.blur(_light(tile, settings, parameters, needed, light_table(linear)), radius, 3, kept)
+        return halfres.blur(_light(tile, settings, parameters, needed, light_table(linear)), radius, kept)
     kernels = _kernels(settings, parameters)
     reach = kernels[0].reach
     if reach == 0 and parameters.scale == 1:
@@ -312,5 +322,10 @@ def _grid_room(settings: ChainSettings) -> int:
 
 
 def _whole(wanted: Range, fraction: float) -> int:
+    return int(min(wanted.high, _widened(wanted).at(fraction)))
+
+
+@functools.lru_cache(maxsize=64)
+def _widened(wanted: Range) -> Range:
     # Every whole number from end to end is equally likely, the last one too.
-    return int(min(wanted.high, Range(low=wanted.low, high=wanted.high + 1, logarithmic=wanted.logarithmic).at(fraction)))
+    return Range(low=wanted.low, high=wanted.high + 1, logarithmic=wanted.logarithmic)

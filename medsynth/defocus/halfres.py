@@ -23,26 +23,25 @@ def reach(radius: float) -> int:
     return 2 * _kernel(radius).reach + 2
 
 
-def blur(light: NDArray[np.uint16], radius: float, channels: int, size: int) -> NDArray[np.uint16]:
+def blur(light: NDArray[np.uint16], radius: float, size: int) -> NDArray[np.uint16]:
     """Convolve with a disc, approximately.
 
     Args:
-        light: (S, S * channels) uint16 in [0, LIGHT], S = size + 2 reach, one more where size is odd.
+        light: (S, S * 3) uint16 in [0, LIGHT], interleaved RGB, S = size + 2 reach, one more where size is odd.
         radius: in pixels, FROM_RADIUS or more.
-        channels: interleaved channels.
         size: output pixels along each side.
 
     Returns:
-        uint16 array of shape (size, size * channels) in [0, LEVEL].
+        uint16 array of shape (size, size * 3) in [0, LEVEL].
     """
     height, width = light.shape
     small = np.empty((height // 2, width // 2), dtype=np.uint16)
-    _reduce(light, channels, small)
-    soft = bokeh.blur(small, _kernel(radius), channels, LEVEL)
+    _reduce(light, small)
+    soft = bokeh.blur(small, _kernel(radius), 3, LEVEL)
     even = size + size % 2
-    out = np.empty((even, even * channels), dtype=np.uint16)
-    _enlarge(soft, channels, out)
-    return np.ascontiguousarray(out[:size, : size * channels])
+    out = np.empty((even, even * 3), dtype=np.uint16)
+    _enlarge(soft, out)
+    return np.ascontiguousarray(out[:size, : size * 3])
 
 
 def _kernel(radius: float) -> bokeh.Kernel:
@@ -51,33 +50,41 @@ def _kernel(radius: float) -> bokeh.Kernel:
 
 
 @compiled
-def _reduce(light: NDArray[np.uint16], channels: int, out: NDArray[np.uint16]) -> None:
+def _reduce(light: NDArray[np.uint16], out: NDArray[np.uint16]) -> None:
     height, width = out.shape
     sums = np.empty(2 * width, dtype=np.uint16)
+    # Places are unsigned, since a signed one may count from the end, and that check stops vector loops.
+    three, six = np.uint64(3), np.uint64(6)
     for y in range(height):
         upper, lower, row = light[2 * y], light[2 * y + 1], out[y]
         for x in range(2 * width):
-            sums[x] = upper[x] + lower[x]
-        for x in range(width // channels):
-            for c in range(channels):
-                at = 2 * x * channels + c
-                row[x * channels + c] = (np.uint32(sums[at]) + sums[at + channels] + np.uint32(2)) >> np.uint32(2)
+            sums[x] = upper[x] + lower[x] + 1
+        for x in range(np.uint64(width // 3)):
+            for c in range(three):
+                row[three * x + c] = np.uint16(sums[six * x + c] + sums[six * x + three + c]) >> np.uint16(2)
 
 
 @compiled
-def _enlarge(soft: NDArray[np.uint16], channels: int, out: NDArray[np.uint16]) -> None:
+def _enlarge(soft: NDArray[np.uint16], out: NDArray[np.uint16]) -> None:
     height, width = out.shape
-    mixed = np.empty(soft.shape[1], dtype=np.uint16)
+    coarse = soft.shape[1]
+    mixed = np.empty(coarse, dtype=np.uint16)
+    left = np.empty(coarse, dtype=np.uint16)
+    right = np.empty(coarse, dtype=np.uint16)
+    three, six = np.uint64(3), np.uint64(6)
     for y in range(height):
-        # Each pixel is a quarter of a coarse pixel off its coarse pixel's centre.
+        # Each pixel is a quarter of a coarse pixel off its coarse pixel's centre. Four 14-bit values
+        # fit 16 bits.
         near = soft[y // 2 + 1]
         far = soft[y // 2 + 2 * (y % 2)]
         row = out[y]
-        for x in range(len(mixed)):
-            mixed[x] = 3 * near[x] + far[x]
-        for x in range(width // channels // 2):
-            for c in range(channels):
-                at = (x + 1) * channels + c
-                middle = 3 * np.uint32(mixed[at]) + np.uint32(8)
-                row[2 * x * channels + c] = (middle + mixed[at - channels]) >> np.uint32(4)
-                row[(2 * x + 1) * channels + c] = (middle + mixed[at + channels]) >> np.uint32(4)
+        for x in range(coarse):
+            mixed[x] = np.uint16(np.uint16(3) * near[x] + far[x] + np.uint16(2)) >> np.uint16(2)
+        for x in range(3, coarse - 3):
+            more = np.uint16(np.uint16(3) * mixed[x] + np.uint16(2))
+            left[x] = np.uint16(more + mixed[x - 3]) >> np.uint16(2)
+            right[x] = np.uint16(more + mixed[x + 3]) >> np.uint16(2)
+        for x in range(np.uint64(width // 6)):
+            for c in range(three):
+                row[six * x + c] = left[three * x + three + c]
+                row[six * x + three + c] = right[three * x + three + c]

@@ -18,7 +18,7 @@ def source_size(size: int, scale: float) -> int:
         scale: source pixels an output pixel.
     """
     first, weights = _taps(size, scale)
-    return int(first[-1]) + weights.shape[1]
+    return int(first[-1]) + len(weights[0])
 
 
 def resample(light: NDArray[np.uint16], size: int, scale: float, channels: int) -> NDArray[np.uint16]:

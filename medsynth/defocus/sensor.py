@@ -11,7 +11,6 @@ functions per value, and square roots are rounded one way by IEEE 754, so the by
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,11 @@ _STEPS = 32
 """Tables a unit of sqrt(lambda)."""
 _COUNTS = 64
 """Counts that a table can tell: 12 standard deviations above the mean of 16."""
+
+
+_Constants = tuple[
+    np.float32, np.float32, np.float32, np.uint32, np.uint32, NDArray[np.float32], NDArray[np.uint16], NDArray[np.uint8]
+]
 
 
 def expose(levels: NDArray[np.uint16], photons: float, read_noise_e: float, key: int) -> NDArray[np.float32]:
@@ -67,7 +71,7 @@ def expose_to_codes(
     _expose_to_codes(levels, *_constants(photons, read_noise_e, key), codes, out)
 
 
-def _constants(photons: float, read_noise_e: float, key: int) -> tuple[Any, ...]:
+def _constants(photons: float, read_noise_e: float, key: int) -> _Constants:
     thresholds, aliases = poisson_tables()
     return (
         np.float32(photons / LEVEL),
@@ -160,11 +164,15 @@ def _expose_row(
     random: NDArray[np.uint32],
     out: NDArray[np.float32],
 ) -> None:
-    # One plain loop a step: each is a vector loop but for the two that look something up.
-    for x in range(len(levels)):
+    # One plain loop a step: each is a vector loop but for those that look something up. A hash has
+    # bits enough for two pixels, half a row apart.
+    half = (len(levels) + 1) // 2
+    for x in range(half):
         random[x] = _hash(np.uint32(first + x), key, turn)
-    for x in range(len(levels)):
+    for x in range(half):
         out[x] = normals[random[x] >> np.uint32(19)]
+    for x in range(len(levels) - half):
+        out[half + x] = normals[(random[x] >> np.uint32(3)) & np.uint32(2 * _NORMALS - 1)]
     sixth = np.float32(1 / 6)
     eighteenth = np.float32(1 / 18)
     variance = read * read
@@ -181,12 +189,13 @@ def _expose_row(
     for x in range(len(levels)):
         least = min(least, levels[x])
     if np.float32(least) * gain < np.float32(_FEW):
-        _expose_few(levels, gain, back, read, key, turn, normals, thresholds, aliases, random, out)
+        _expose_few(levels, first, gain, back, read, key, turn, normals, thresholds, aliases, out)
 
 
 @compiled
 def _expose_few(
     levels: NDArray[np.uint16],
+    first: int,
     gain: np.float32,
     back: np.float32,
     read: np.float32,
@@ -195,7 +204,6 @@ def _expose_few(
     normals: NDArray[np.float32],
     thresholds: NDArray[np.uint16],
     aliases: NDArray[np.uint8],
-    random: NDArray[np.uint32],
     out: NDArray[np.float32],
 ) -> None:
     # Found first, without a branch: a branch a pixel would cost more than the normals did.
@@ -203,17 +211,19 @@ def _expose_few(
     count = 0
     for x in range(len(levels)):
         dark[count] = x
-        count += np.float32(levels[x]) * gain < np.float32(_FEW)
+        count += 1 if np.float32(levels[x]) * gain < np.float32(_FEW) else 0
     for place in range(count):
         x = dark[place]
         mean = np.float32(levels[x]) * gain
-        more = _hash(random[x], turn, key)
-        root = np.int32(np.sqrt(mean) * np.float32(_STEPS))
+        random = _hash(np.uint32(first + x), turn, key)
+        more = _hash(random, key, turn)
+        root = int(np.sqrt(mean) * np.float32(_STEPS))
         low = np.float32(root * root) * np.float32(1 / _STEPS**2)
         gap = np.float32(2 * root + 1) * np.float32(1 / _STEPS**2)
-        root += np.float32(more & np.uint32(0xFFFF)) * np.float32(1 / 65536) * gap < mean - low
-        slot = random[x] >> np.uint32(26)
-        within = (random[x] >> np.uint32(10)) & np.uint32(0xFFFF)
+        share = np.float32(more & np.uint32(0xFFFF)) * np.float32(1 / 65536)
+        root += 1 if share * gap < mean - low else 0
+        slot = random >> np.uint32(26)
+        within = (random >> np.uint32(10)) & np.uint32(0xFFFF)
         electrons = slot if within < thresholds[root, slot] else np.uint32(aliases[root, slot])
         out[x] = (np.float32(electrons) + read * normals[more >> np.uint32(19)]) * back
 
