@@ -15,7 +15,11 @@ _PACKAGES = ("numpy", "numba", "simplejpeg", "opencv-python-headless", "pyarrow"
 
 def machine() -> dict[str, Any]:
     """What ran it: processor, cores, memory and the versions that matter."""
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
     return {
         "cpu": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),

@@ -1,0 +1,108 @@
+"""Ways to disturb a run of the job; each ends with a complete corpus, and tells what was done to it."""
+
+import hashlib
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import skimage
+
+from tests.jobs import REPO, command, digests, run_job, write_spec
+from tests.servers import FaultProxy, Faults, S3Server, moto_server
+
+FAULTS = Faults(fail_share=0.1, delay_share=0.1, delay_seconds=0.5, seed=1)
+ROWS_PER_SHARD = 60
+_KEPT = ("data/", "rejects/", "sources")
+
+
+def specification(path: Path, shards: int, **changes: Any) -> Path:
+    """The order of a run of so many shards, as a file."""
+    balance = {"axes": {"focus_class": {"from": 0, "to": 29}}, "total": shards * ROWS_PER_SHARD, "max_reuse": 10_000}
+    return write_spec(path, balance=balance, output={"rows_per_shard": ROWS_PER_SHARD}, **changes)
+
+
+def make(spec: Path | str, out: Path | str, *flags: str, env: dict[str, str] | None = None) -> None:
+    """Run the job to its end."""
+    done = run_job("generate", "--spec", spec, "--out", out, *flags, env=env)
+    if done.returncode:
+        raise RuntimeError(f"the job failed: {done.stderr}")
+
+
+def data_digests(corpus: Path) -> dict[str, str]:
+    """SHA-256 of a corpus's sources, shards and rejects."""
+    return {name: digest for name, digest in digests(corpus).items() if name.startswith(_KEPT)}
+
+
+def killed_driver(spec: Path, out: Path, shards: int, kills: int, draw: random.Random) -> dict[str, Any]:
+    """SIGKILL the job at random moments: some while it starts, most spread over its shards; then let it end."""
+    at = []
+    for number in range(kills):
+        running = _start(spec, out)
+        if number % 4 == 0:
+            time.sleep(draw.uniform(0.5, 8))
+        else:
+            goal = _committed(out) + draw.randint(1, max(1, 2 * shards // kills - 1))
+            while running.poll() is None and _committed(out) < goal:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 0.1))
+        at.append(_committed(out))
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    make(spec, out)
+    return {"kills": kills, "shards_at_kill": at}
+
+
+def killed_workers(spec: Path, out: Path, every_seconds: float, draw: random.Random) -> dict[str, Any]:
+    """SIGKILL a busy worker process every few seconds until the job ends."""
+    running, kills = _start(spec, out), 0
+    while running.poll() is None:
+        time.sleep(draw.uniform(0.5, 1.5) * every_seconds)
+        try:
+            below = psutil.Process(running.pid).children(recursive=True)
+            busy = [process for process in below if (process.cmdline() or [""])[0].startswith("ray::_")]
+            if busy:
+                draw.choice(busy).kill()
+                kills += 1
+        except psutil.Error:
+            continue
+    if running.returncode:
+        raise RuntimeError(f"the job failed under worker kills: exit {running.returncode}")
+    return {"kills": kills}
+
+
+def faulty_server(folder: Path, shards: int) -> dict[str, Any]:
+    """Read from and write to an S3 server that fails and delays; compare with a run on the same server undisturbed."""
+    with moto_server(folder) as server, FaultProxy(server, FAULTS) as proxy:
+        bucket = server.bucket()
+        name = bucket.removeprefix("s3://")
+        image = Path(skimage.__file__).parent / "data" / "ihc.png"
+        server.client().upload_file(str(image), name, "tiles/ihc.png")
+        spec = specification(folder / "s3.yaml", shards, source=f"{bucket}/tiles")
+        make(spec, f"{bucket}/plain", "--workers", "1", env=server.env)
+        make(spec, f"{bucket}/faulty", env=proxy.env)
+        identical = _objects(server, name, "plain/") == _objects(server, name, "faulty/")
+        return {"identical": identical, "requests": proxy.counts()}
+
+
+def _objects(server: S3Server, bucket: str, prefix: str) -> dict[str, str]:
+    client = server.client()
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    keys = [item["Key"] for page in pages for item in page["Contents"]]
+    return {
+        key.removeprefix(prefix): hashlib.sha256(client.get_object(Bucket=bucket, Key=key)["Body"].read()).hexdigest()
+        for key in keys
+        if key.removeprefix(prefix).startswith(_KEPT)
+    }
+
+
+def _committed(out: Path) -> int:
+    return len(list((out / "data").glob("*.parquet"))) if (out / "data").is_dir() else 0
+
+
+def _start(spec: Path, out: Path) -> subprocess.Popen[bytes]:
+    line = command("generate", "--spec", spec, "--out", out)
+    return subprocess.Popen(line, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

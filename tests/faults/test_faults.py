@@ -1,0 +1,24 @@
+"""The same bytes after worker kills and on a server that fails; the driver's kills are in tests/e2e and make bench."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.faults.disturbances import data_digests, faulty_server, killed_workers, make, specification
+
+pytestmark = pytest.mark.slow
+
+
+def test_killed_workers_change_nothing(tmp_path: Path) -> None:
+    spec = specification(tmp_path / "spec.yaml", 60)
+    make(spec, tmp_path / "plain", "--workers", "1")
+    told = killed_workers(spec, tmp_path / "disturbed", 0.7, random.Random(1))
+    assert told["kills"] >= 2
+    assert data_digests(tmp_path / "disturbed") == data_digests(tmp_path / "plain")
+
+
+def test_a_server_that_fails_and_delays_changes_nothing(tmp_path: Path) -> None:
+    told = faulty_server(tmp_path, 12)
+    assert told["identical"]
+    assert sum(told["requests"].get(name, 0) for name in ("error_500", "slow_down_503", "dropped_before")) > 0
