@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import j0
 
-from medsynth.defocus.compiled import compiled
+from medsynth.defocus.convolution import LANES, convolve
 from medsynth.defocus.light import LEVEL, LIGHT
 
 GAUSSIAN_REACH = 4.0
@@ -37,6 +37,8 @@ class Kernel:
     """Pixels from the centre to the outermost ones."""
     weights: NDArray[np.int64]
     """The kernel itself, shape (2 reach + 1, 2 reach + 1)."""
+    total: int
+    """Their sum."""
     full: int
     """The weight of a pixel inside a run."""
     runs: NDArray[np.int64]
@@ -62,6 +64,8 @@ def disc(radius: float) -> Kernel:
     Returns:
         The kernel.
     """
+    if radius == 0:
+        return _kernel(np.ones((1, 1)), runs=True)
     covered = max(radius, 1.0)
     reach = math.ceil(covered - 0.5)
     quadrant = np.array([[_coverage(covered, x, y) for x in range(reach + 1)] for y in range(reach + 1)])
@@ -162,11 +166,13 @@ def blur(light: NDArray[np.uint16], kernel: Kernel, channels: int, full_scale: i
         uint16 array of shape (H - 2 reach, (W - 2 reach) * channels), in [0, full_scale].
     """
     reach = kernel.reach
-    height, width = light.shape
-    out = np.empty((height - 2 * reach, width - 2 * reach * channels), dtype=np.uint16)
-    scale = np.float32(full_scale / (LIGHT * int(kernel.weights.sum())))
-    _blur(light, reach, channels, kernel.full, kernel.runs, kernel.orbit_weights, kernel.orbits, scale, out)
-    return out
+    height, width = light.shape[0] - 2 * reach, light.shape[1] - 2 * reach * channels
+    padding = max(0, LANES - width)  # the inner loop knows no narrower picture; what it makes of the padding is cut off
+    light = np.pad(light, ((0, 0), (0, padding))) if padding else np.ascontiguousarray(light)
+    out = np.empty((height, width + padding), dtype=np.uint16)
+    scale = np.float32(full_scale / (LIGHT * kernel.total))
+    convolve(light, reach, channels, kernel.full, kernel.runs, kernel.orbit_weights, kernel.orbits, scale, out)
+    return np.ascontiguousarray(out[:, :width])
 
 
 def _kernel(quadrant: NDArray[np.float64], *, runs: bool = False) -> Kernel:
@@ -196,6 +202,7 @@ def _kernel(quadrant: NDArray[np.float64], *, runs: bool = False) -> Kernel:
     return Kernel(
         reach=reach,
         weights=weights,
+        total=int(weights.sum()),
         full=full,
         runs=half_lengths,
         orbit_weights=np.array(orbit_weights, dtype=np.int32),
@@ -221,87 +228,3 @@ def _coverage(radius: float, x: int, y: int) -> float:
         return (at * math.sqrt(max(radius**2 - at**2, 0.0)) + radius**2 * math.asin(min(at / radius, 1.0))) / 2
 
     return times * ((flat - left) * (high - low) + under_arc(end) - under_arc(flat) - (end - flat) * low)
-
-
-@compiled
-def _blur(
-    light: NDArray[np.uint16],
-    reach: int,
-    channels: int,
-    full: int,
-    runs: NDArray[np.int64],
-    orbit_weights: NDArray[np.int32],
-    orbits: NDArray[np.int64],
-    scale: np.float32,
-    out: NDArray[np.uint16],
-) -> None:
-    height, width = out.shape
-    stride = light.shape[1]
-    flat = light.ravel()
-    run = np.zeros(width, dtype=np.int32)
-    total = np.empty(width, dtype=np.int32)
-    # Where, from the window's top left corner, pixels enter and leave the runs; in fours, since four
-    # of each fit 16 bits. The places left over enter and leave at once, which changes nothing.
-    columns = np.nonzero(runs >= 0)[0]
-    enter = np.zeros((len(columns) + 3) // 4 * 4, dtype=np.int64)
-    leave = np.zeros_like(enter)
-    for i in range(len(columns)):
-        column = columns[i]
-        enter[i] = (reach + runs[column]) * stride + column * channels
-        leave[i] = (reach - runs[column] - 1) * stride + column * channels
-        for y in range(reach - runs[column], reach + runs[column] + 1):
-            start = y * stride + column * channels
-            _add(flat[start : start + width], run)
-    places = ((orbits[:, :, 0] + reach) * stride + (orbits[:, :, 1] + reach) * channels).copy()
-    for y in range(height):
-        corner = y * stride
-        if y > 0:
-            for i in range(0, len(enter), 4):
-                _roll(flat, corner, enter[i : i + 4], leave[i : i + 4], run)
-        for x in range(width):
-            total[x] = full * run[x]
-        for i in range(len(places)):
-            _add_orbit(flat, corner, places[i], orbit_weights[i], total)
-        row = out[y]
-        for x in range(width):
-            row[x] = np.int32(np.float32(total[x]) * scale + np.float32(0.5))
-
-
-@compiled
-def _add(values: NDArray[np.uint16], run: NDArray[np.int32]) -> None:
-    for x in range(len(run)):
-        run[x] += values[x]
-
-
-@compiled
-def _roll(
-    flat: NDArray[np.uint16], corner: int, enter: NDArray[np.int64], leave: NDArray[np.int64], run: NDArray[np.int32]
-) -> None:
-    width = len(run)
-    a = flat[corner + enter[0] : corner + enter[0] + width]
-    b = flat[corner + enter[1] : corner + enter[1] + width]
-    c = flat[corner + enter[2] : corner + enter[2] + width]
-    d = flat[corner + enter[3] : corner + enter[3] + width]
-    e = flat[corner + leave[0] : corner + leave[0] + width]
-    f = flat[corner + leave[1] : corner + leave[1] + width]
-    g = flat[corner + leave[2] : corner + leave[2] + width]
-    h = flat[corner + leave[3] : corner + leave[3] + width]
-    for x in range(width):
-        run[x] += np.int16(np.int16(a[x] + b[x] + c[x] + d[x]) - np.int16(e[x] + f[x] + g[x] + h[x]))
-
-
-@compiled
-def _add_orbit(
-    flat: NDArray[np.uint16], corner: int, places: NDArray[np.int64], weight: np.int32, total: NDArray[np.int32]
-) -> None:
-    width = len(total)
-    a = flat[corner + places[0] : corner + places[0] + width]
-    b = flat[corner + places[1] : corner + places[1] + width]
-    c = flat[corner + places[2] : corner + places[2] + width]
-    d = flat[corner + places[3] : corner + places[3] + width]
-    e = flat[corner + places[4] : corner + places[4] + width]
-    f = flat[corner + places[5] : corner + places[5] + width]
-    g = flat[corner + places[6] : corner + places[6] + width]
-    h = flat[corner + places[7] : corner + places[7] + width]
-    for x in range(width):
-        total[x] += weight * np.int32(np.uint16(a[x] + b[x] + c[x] + d[x] + e[x] + f[x] + g[x] + h[x]))

@@ -113,7 +113,7 @@ class ChainSettings(Settings):
             return self
         if not table:
             raise ValueError("the table of radii is empty")
-        if table[0] < 0 or any(after < before for before, after in zip(table, table[1:], strict=False)):
+        if table[0] < 0 or list(table) != sorted(table):
             raise ValueError("the radii must start at 0 or more and never fall")
         if self.radii_px is not None and table[-1] > 30:
             raise ValueError(f"the largest radius is {table[-1]:g} px; at most 30 px are possible")
