@@ -91,8 +91,7 @@ def convolve(
             )
 
 
-@cast(Any, intrinsic)
-def _block(
+def _emit_block(
     context: Any,
     source: Any,
     enter: Any,
@@ -156,3 +155,6 @@ def _block(
         return target.get_dummy_value()
 
     return signature, generate
+
+
+_block = cast(Any, intrinsic(_emit_block))
