@@ -10,7 +10,7 @@ Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
 
 def encode(image: NDArray[np.uint8], quality: int, subsampling: str) -> bytes:
-    """Compress an image with libjpeg-turbo, by its accurate integer transform.
+    """Compress an image with libjpeg-turbo, whose transforms give the same bytes on every processor.
 
     Args:
         image: (H, W, 3) uint8 RGB.
