@@ -30,6 +30,7 @@ SCHEMES = ("s3", "gs", "az")
 _ATTEMPTS = 5
 _PATIENCE_SECONDS = 30.0
 _STORE_LOCK = threading.Lock()
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
 
 
 def remote(uri: str, call: Callable[[], T]) -> T:
@@ -82,6 +83,8 @@ def locate(uri: str, *, may_be_bucket: bool = False) -> tuple[ObjectStore, str]:
     bucket, _, key = rest.partition("/")
     if not bucket or not (key or may_be_bucket):
         raise StorageError(f"{uri}: no {'key' if bucket else 'bucket'} named; write {scheme}://bucket/key")
+    if not _BUCKET.fullmatch(bucket):  # obstore panics on some of these
+        raise StorageError(f"{uri}: {bucket!r} is no bucket's name; use letters, digits, '.', '-' and '_' alone")
     settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "GOOGLE_", "AZURE_"))))
     try:
         with _STORE_LOCK:  # else the first of many threads' requests would each load boto3's models
@@ -120,13 +123,16 @@ def _store(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) -> O
         return AzureStore(bucket, retry_config=retry, client_options=client)
     # boto3 knows profiles, SSO, instance roles and endpoint settings; obstore moves the bytes.
     session = boto3.Session()
-    address = session.client("s3", region_name=session.region_name or "us-east-1").meta
-    endpoint = None if ".amazonaws.com" in address.endpoint_url else address.endpoint_url
+    # Unlike every other SDK of Amazon's, boto3 does not look at AWS_REGION.
+    region = session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
+    address = session.client("s3", region_name=region).meta
+    # Amazon's own addresses are obstore's business: it knows the form that each bucket and region wants.
+    endpoint = {} if ".amazonaws.com" in address.endpoint_url else {"endpoint": address.endpoint_url}
     known = session.get_credentials() is not None
     return S3Store(
         bucket,
-        endpoint=endpoint,
-        region=address.region_name,
+        **endpoint,
+        region=region,
         retry_config=retry,
         client_options=client,
         skip_signature=not known,

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medsynth import storage
+from medsynth import _objects, storage
 from medsynth.errors import NotFoundError, StorageError
 from tests.servers import FaultProxy, Faults, S3Server, free_port
 
@@ -268,12 +268,24 @@ def test_without_credentials_requests_go_unsigned(moto_env: S3Server, monkeypatc
     assert storage.read(uri) == b"anyone's"
 
 
+def test_amazon_needs_no_endpoint_and_no_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    store, key = _objects.locate("s3://bucket/key")
+    assert (store.config["region"], key) == ("us-east-1", "key")
+    assert "endpoint" not in store.config
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert _objects.locate("s3://bucket/key")[0].config["region"] == "eu-west-1"
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
         ("ftp://host/file", "unknown scheme ftp://; use s3://, gs://, az:// or a path"),
         ("s3:///key", "no bucket named; write s3://bucket/key"),
         ("s3://bucket", "no key named; write s3://bucket/key"),
+        ("s3://my bucket/key", "'my bucket' is no bucket's name; use letters"),
+        ("s3://bucket#1/key", "'bucket#1' is no bucket's name"),
         ("package://no_such_package/file", "the package 'no_such_package' is not installed; pip install it"),
         ("package://", "the package '' is not installed; pip install it"),
         ("az://container/blob", "Account must be specified"),
