@@ -1,62 +1,16 @@
 """The plan is exact for any weights, any counts and any losses."""
 
 import collections
-from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsynth.errors import ShortfallError
-from medsynth.plan import Lost, Plan, apportion, fingerprint, make_plan, replace
-from medsynth.spec import Balance, parse
+from medsynth.plan import Plan, apportion, fingerprint, make_plan
+from tests.plans import all_of, balance, plans
 
 weights = st.lists(st.floats(0, 1e6, allow_nan=False), min_size=1, max_size=8).filter(any)
-
-
-def balance(**settings: Any) -> Balance:
-    return parse(Balance, settings, "test")
-
-
-@st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    tissues = draw(st.integers(1, 4))
-    classes = draw(st.integers(1, 30))
-    tissue_weights = draw(st.lists(st.floats(0.01, 10), min_size=tissues, max_size=tissues))
-    counts = {(f"t{i}",): draw(st.integers(0, 40)) for i in range(tissues)}
-    asked = {
-        "axes": {
-            "focus_class": {"from": 0, "to": classes - 1},
-            "tissue": {f"t{i}": weight for i, weight in enumerate(tissue_weights)},
-        },
-        "total": draw(st.integers(1, 2000)),
-        "max_reuse": draw(st.integers(1, 64)),
-        "on_shortfall": "report",
-    }
-    counts[("t0",)] = max(1, counts[("t0",)])
-    try:
-        return make_plan(
-            balance(**asked),
-            ["focus_class"],
-            counts,
-            rows_per_shard=draw(st.integers(1, 300)),
-            seed=draw(st.integers(0, 2**63 - 1)),
-        )
-    except ShortfallError:
-        # All of a tiny total may fall to groups without tiles; a plan of nothing is refused.
-        return make_plan(
-            balance(axes={"focus_class": ["0"]}, total=1), ["focus_class"], {(): 1}, rows_per_shard=1, seed=0
-        )
-
-
-def all_of(plan: Plan) -> tuple[np.ndarray, np.ndarray, list[tuple[str, ...]]]:
-    parts = [plan.assignment(shard) for shard in range(plan.shards)]
-    return (
-        np.concatenate([part.indices for part in parts]),
-        np.concatenate([part.tiles for part in parts]),
-        [subgroup for part in parts for subgroup in part.subgroups],
-    )
 
 
 @given(weights, st.integers(0, 10**9))
@@ -98,42 +52,6 @@ def test_a_tile_gives_what_the_design_says(plan: Plan) -> None:
         for rank in range(group.tiles):
             outputs = (rank + 1) * group.samples // group.tiles - rank * group.samples // group.tiles
             assert found[group.first_tile + rank] == outputs == plan.uses(number)[rank]
-
-
-@settings(deadline=None)
-@given(plans(), st.randoms(use_true_random=False))
-def test_replacement_delivers_all_that_the_good_tiles_have_room_for(plan: Plan, random: Any) -> None:
-    indices, tiles, _ = all_of(plan)
-    sources = sum(group.tiles for group in plan.groups)
-    bad = np.array(sorted(random.sample(range(sources), random.randint(0, sources))), dtype=np.int64)
-    uses = collections.Counter(tiles[~np.isin(tiles, bad)].tolist())
-    lost = Lost(indices[np.isin(tiles, bad)], bad)
-    previous = None
-    while True:
-        previous = replace(plan, lost, previous)
-        if not previous.rows:
-            break
-        made = [previous.assignment(shard) for shard in range(previous.shards)]
-        made_indices = np.concatenate([part.indices for part in made])
-        made_tiles = np.concatenate([part.tiles for part in made])
-        assert sorted([*made_indices, *previous.unfilled]) == lost.indices.tolist()
-        assert not np.isin(made_tiles, lost.bad_tiles).any()
-        for index, tile in zip(made_indices.tolist(), made_tiles.tolist(), strict=True):
-            group = plan.groups[plan.group_of(np.array([index]))[0]]
-            assert group.first_tile <= tile < group.first_tile + group.tiles
-        newly_bad = np.unique(random.sample(made_tiles.tolist(), random.randint(0, 1)))
-        failed = np.isin(made_tiles, newly_bad)
-        uses.update(made_tiles[~failed].tolist())
-        assert max(uses.values()) <= plan.max_reuse
-        lost = Lost(
-            np.sort(np.concatenate([made_indices[failed], previous.unfilled])).astype(np.int64),
-            np.union1d(lost.bad_tiles, newly_bad).astype(np.int64),
-        )
-    for index in lost.indices.tolist():  # only where no good tile of the group has room is anything left
-        group = plan.groups[plan.group_of(np.array([index]))[0]]
-        good = set(range(group.first_tile, group.first_tile + group.tiles)) - set(lost.bad_tiles.tolist())
-        number = plan.groups.index(group)
-        assert all(previous.uses.get(number, plan.uses(number))[t - group.first_tile] >= plan.max_reuse for t in good)
 
 
 def test_top_up_fills_every_subgroup_to_the_same_number() -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from medsynth.corpus import shard, sources
 from medsynth.corpus.manifest import STAGES
 from medsynth.corpus.shard import Record
-from medsynth.plan import Plan, Replacement
+from medsynth.plan import Plan
 from medsynth.recipes.base import Recipe, Stopwatch, make_shard
+from medsynth.replacement import Replacement
 
 
 @dataclass(frozen=True)
