@@ -13,13 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medsynth import storage
-from medsynth.corpus.shard import Record
+from medsynth.corpus.shard import DATA, Record
 from medsynth.errors import CorpusConflictError, CorpusError, NotFoundError
+from medsynth.plan import fingerprint
 
 FORMAT = "medsynth-corpus-1"
 HEADER = "corpus.json"
 NAME = "manifest.parquet"
 
+KEYS = (
+    *("name", "recipe", "spec", "recipe_settings", "fingerprint", "fingerprint_parts"),
+    *("versions", "axes", "rows", "shards", "quotas", "sources", "notes"),
+)
+"""What every ``corpus.json`` of this format says."""
 STAGES = ("read", "render", "commit")
 SCHEMA = pa.schema(
     [
@@ -36,6 +42,17 @@ SCHEMA = pa.schema(
         pa.field("seconds", pa.struct([(stage, pa.float64()) for stage in STAGES])),
     ]
 )
+
+
+def fingerprint_of(header: Mapping[str, Any]) -> str:
+    """The digest of all that decides a corpus's bytes, from what ``corpus.json`` says.
+
+    Args:
+        header: its content; what does not decide bytes may be missing.
+    """
+    return fingerprint(
+        {"spec": header["spec"], "recipe": header["recipe_settings"], "parts": header["fingerprint_parts"]}
+    )
 
 
 def write_header(corpus: str, header: Mapping[str, Any], *, conditional: bool) -> None:
@@ -79,6 +96,9 @@ def read_header(corpus: str) -> dict[str, Any]:
         raise CorpusError(f"{uri}: damaged; remove the corpus and make it again") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CorpusError(f"{uri}: not of the format {FORMAT}; read it with the version that made it")
+    lacking = [key for key in KEYS if key not in header]
+    if lacking:
+        raise CorpusError(f"{uri}: damaged, it has no {lacking[0]!r}; remove the corpus and make it again")
     return header
 
 
@@ -144,10 +164,27 @@ def read_manifest(corpus: str) -> list[Record] | None:
     ]
 
 
+def missing(corpus: str, records: Iterable[Record]) -> list[str]:
+    """The shards of a complete corpus whose files are gone or of another size, by one listing.
+
+    Args:
+        corpus: the corpus's URI.
+        records: the manifest's.
+    """
+    try:
+        there = {info.uri: info.size for info in storage.list_files(storage.join(corpus, DATA))}
+    except NotFoundError:
+        there = {}
+    return [record.path for record in records if there.get(storage.join(corpus, record.path)) != record.bytes]
+
+
 def _differences(there: Any, here: Any, path: str = "") -> Iterable[str]:
     if isinstance(there, dict) and isinstance(here, dict):
         # The digests differ whenever something else does, which says more: they come last.
-        for key in sorted({*there, *here}, key=lambda key: (key.startswith("fingerprint"), key)):
+        for key in sorted({*there, *here}, key=lambda key: (key == "fingerprint", key == "fingerprint_parts", key)):
+            if (path, key) == ("fingerprint_parts", "sources") and there.get(key) != here.get(key):
+                yield "its source tiles are others, since images were added, removed or changed"
+                continue
             yield from _differences(there.get(key), here.get(key), f"{path}.{key}" if path else key)
     elif there != here:
         yield f"{path}: {_short(there)} there, {_short(here)} now"

@@ -37,6 +37,23 @@ def axis_type(axis: str) -> pa.DataType:
     return pa.int64() if axis in INTEGER_AXES else pa.string()
 
 
+def check_axes(axes: Iterable[str], made: Sequence[str], parameters: Iterable[pa.Field]) -> None:
+    """Make sure that every axis can have a column of its own.
+
+    Args:
+        axes: the spec's axes.
+        made: those that the recipe makes; their columns are among its parameters.
+        parameters: the recipe's columns.
+
+    Raises:
+        SpecError: an axis has the name of a column that means something else.
+    """
+    own = {item.name for item in (*_HEAD, *_TAIL, *reject_schema(()), *parameters)}.difference(made)
+    for axis in axes:
+        if axis in own:
+            raise SpecError(f"balance.axes.{axis}: every row has a column of this name already; rename the axis")
+
+
 def row_schema(axes: Sequence[str], parameters: Iterable[pa.Field]) -> pa.Schema:
     """The schema of a corpus's data files.
 
@@ -46,14 +63,7 @@ def row_schema(axes: Sequence[str], parameters: Iterable[pa.Field]) -> pa.Schema
 
     Returns:
         The schema, with the metadata by which the datasets library shows pictures.
-
-    Raises:
-        SpecError: an axis has the name of a column that means something else.
     """
-    own = {item.name for item in (*_HEAD, *_TAIL)}
-    for axis in axes:
-        if axis in own:
-            raise SpecError(f"balance.axes.{axis}: every row has a column of this name already; rename the axis")
     fields = [
         *_HEAD,
         *(pa.field(axis, axis_type(axis)) for axis in axes),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from medsynth.corpus import schema
 from medsynth.errors import SpecError
 from medsynth.recipes.base import Recipe
 from medsynth.recipes.out_of_focus import OutOfFocus
@@ -20,7 +21,8 @@ def build(spec: Spec) -> Recipe:
     if spec.skin:
         raise SpecError("skin: the recipe is out_of_focus; remove the section, or set recipe: skin")
     recipe = OutOfFocus.from_spec(spec)
-    recipe.made_axes(spec.balance.axes)
+    made = recipe.made_axes(spec.balance.axes)
+    schema.check_axes(spec.balance.axes, made, recipe.parameters)
     return recipe
 
 

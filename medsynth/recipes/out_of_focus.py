@@ -88,7 +88,7 @@ class OutOfFocus:
     def made_axes(self, axes: Mapping[str, Axis]) -> list[str]:
         """The axes made here: focus_class, whose classes the radius table must have, and device."""
         for value in axes[FOCUS_AXIS].values if FOCUS_AXIS in axes else ():
-            if not value.isdecimal() or int(value) >= self._classes:
+            if value not in map(str, range(self._classes)):
                 raise SpecError(
                     f"balance.axes.{FOCUS_AXIS}: no class {value!r}; the radius table has 0 to {self._classes - 1}"
                 )

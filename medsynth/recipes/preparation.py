@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import io
 import itertools
 import time
 from collections import Counter
@@ -12,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from medsynth import __version__, images, storage
+from medsynth import __version__, images
+from medsynth.catalog import metadata
 from medsynth.corpus import manifest, sources
 from medsynth.corpus.sheet import contact_sheet
 from medsynth.corpus.sources import Source
-from medsynth.errors import SpecError
+from medsynth.errors import CatalogError, SpecError
 from medsynth.images import Pixels
-from medsynth.plan import Integers, Plan, Subgroup, fingerprint, make_plan
+from medsynth.plan import Integers, Plan, Subgroup, make_plan
 from medsynth.recipes.base import Made, Recipe, make_shard
 from medsynth.seeds import permute
 from medsynth.spec import Spec
@@ -90,29 +88,28 @@ def prepare(spec: Spec, recipe: Recipe, catalog: pa.Table | None, where: str) ->
             notes.append(f"{selection.other} tiles belong to subgroups that were not asked for")
     elif group_axes:
         raise SpecError(f"balance.axes.{group_axes[0]}: the recipe {recipe.name} does not make this axis; remove it")
+    real_counts = _real_counts(spec, notes)
     plan = make_plan(
         spec.balance,
         made_axes,
         counts,
         rows_per_shard=spec.output.rows_per_shard,
         seed=spec.seed,
-        real_counts=_real_counts(spec, notes),
+        real_counts=real_counts,
         needs_tiles=recipe.needs_sources,
     )
-    parts: dict[str, Any] = {
-        "spec": spec.model_dump(mode="json", exclude={"out_of_focus", "skin"}),
+    parts = {
         "sources": hashlib.sha256(data).hexdigest() if data is not None else None,
-        "recipe": recipe.identity(),
+        "real": sorted([*subgroup, count] for subgroup, count in (real_counts or {}).items()),
     }
     header: dict[str, Any] = {
         "format": manifest.FORMAT,
         "synthetic": True,
         "name": spec.name,
         "recipe": recipe.name,
-        "spec": parts["spec"],
-        "recipe_settings": parts["recipe"],
-        "fingerprint": fingerprint(parts),
-        "fingerprint_parts": {"sources": parts["sources"]},
+        "spec": spec.model_dump(mode="json", exclude={"out_of_focus", "skin"}),
+        "recipe_settings": recipe.identity(),
+        "fingerprint_parts": parts,
         "versions": {"medsynth": __version__} | {name: importlib.metadata.version(name) for name in _PINNED},
         "axes": {axis: list(axes[axis].values) for axis in axes},
         "rows": plan.rows,
@@ -128,6 +125,7 @@ def prepare(spec: Spec, recipe: Recipe, catalog: pa.Table | None, where: str) ->
         "sources": table.num_rows if table is not None else 0,
         "notes": notes,
     }
+    header["fingerprint"] = manifest.fingerprint_of(header)
     return Prepared(recipe, plan, header["fingerprint"], header, table, data)
 
 
@@ -215,22 +213,16 @@ def _fitting(catalog: pa.Table, recipe: Recipe, where: str, notes: list[str]) ->
 def _real_counts(spec: Spec, notes: list[str]) -> dict[Subgroup, int] | None:
     if spec.balance.top_up is None:
         return None
-    uri = spec.balance.top_up.real
-    data = storage.read(uri)
     try:
-        table = pq.read_table(io.BytesIO(data)) if data[:4] == b"PAR1" else pyarrow.csv.read_csv(io.BytesIO(data))
-    except pa.ArrowException as error:
-        raise SpecError(f"balance.top_up.real: {uri} is neither Parquet nor CSV; convert it") from error
-    missing = [axis for axis in spec.balance.axes if axis not in table.column_names]
-    if missing:
-        raise SpecError(
-            f"balance.top_up.real: {uri} has no column {missing[0]!r} for this axis; "
-            f"it has {', '.join(table.column_names)}"
-        )
-    columns = [[str(value) for value in table[axis].to_pylist()] for axis in spec.balance.axes]
-    counts = Counter(zip(*columns, strict=True))
-    asked = set(itertools.product(*(axis.values for axis in spec.balance.axes.values())))
-    others = sum(count for subgroup, count in counts.items() if subgroup not in asked)
+        table = metadata.read_table(spec.balance.top_up.real)
+        metadata.require_columns(spec.balance.top_up.real, table.column_names, spec.balance.axes)
+    except CatalogError as error:
+        raise SpecError(f"balance.top_up.real: {error}") from error
+    columns = [[metadata.as_text(value) for value in table[axis].to_pylist()] for axis in spec.balance.axes]
+    found = Counter(zip(*columns, strict=True))
+    asked = itertools.product(*(axis.values for axis in spec.balance.axes.values()))
+    counts = {subgroup: found[subgroup] for subgroup in asked if found[subgroup]}
+    others = found.total() - sum(counts.values())
     if others:
         notes.append(f"{others} real images belong to subgroups that were not asked for")
-    return dict(counts)
+    return counts

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from medsynth.corpus.schema import IMAGE, reject_schema, row_schema, sample_id
+from medsynth.corpus.schema import IMAGE, check_axes, reject_schema, row_schema, sample_id
 from medsynth.errors import SpecError
 
 
@@ -24,10 +24,12 @@ def test_a_parameter_that_is_an_axis_stands_once() -> None:
     assert schema.names.count("device") == 1
 
 
-@pytest.mark.parametrize("axis", ["seed", "image", "synthetic", "source_uri"])
+@pytest.mark.parametrize("axis", ["seed", "image", "synthetic", "source_uri", "reason", "photons"])
 def test_an_axis_named_like_a_column_is_refused(axis: str) -> None:
+    parameters = [pa.field("device", pa.string()), pa.field("photons", pa.float64())]
+    check_axes(["tissue", "device"], ["device"], parameters)
     with pytest.raises(SpecError, match=rf"balance.axes.{axis}: .*rename"):
-        row_schema([axis], [])
+        check_axes(["tissue", axis], ["device"], parameters)
 
 
 def test_rejects_name_sample_source_and_reason() -> None:

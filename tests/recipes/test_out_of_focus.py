@@ -183,7 +183,8 @@ def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> No
         build(spec(**changes))
 
 
-def test_unknown_classes_are_refused() -> None:
-    order = spec(balance={"axes": {"focus_class": ["29", "30"]}, "per_subgroup": 1})
-    with pytest.raises(SpecError, match="no class '30'; the radius table has 0 to 29"):
+@pytest.mark.parametrize("value", ["30", "-1", "00", "٣"])  # the last two are numbers, but rows name them otherwise
+def test_unknown_classes_are_refused(value: str) -> None:
+    order = spec(balance={"axes": {"focus_class": ["29", value]}, "per_subgroup": 1})
+    with pytest.raises(SpecError, match=f"no class '{value}'; the radius table has 0 to 29"):
         build(order)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from medsynth.errors import ShortfallError, SpecError
@@ -65,9 +66,14 @@ def test_radii_in_micrometres_need_the_scale() -> None:
         )
 
 
-def test_top_up_counts_the_real_table(tmp_path: Path) -> None:
-    real = tmp_path / "real.csv"
-    real.write_text("tissue,focus_class\ncolon,0\ncolon,0\ngland,29\nlung,3\n")
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_top_up_counts_the_real_table(tmp_path: Path, kind: str) -> None:
+    real = tmp_path / f"real.{kind}"
+    if kind == "csv":
+        real.write_text("tissue,focus_class\ncolon,0\ncolon,0\ngland,29\nlung,3\n")
+    else:  # a column with an empty cell comes out of many tools as floats
+        columns = {"tissue": ["colon", "colon", "gland", "gland"], "focus_class": [0.0, 0.0, 29.0, None]}
+        pq.write_table(pa.table(columns), real)
     axes = corpora.ORDER["balance"]["axes"]
     run = corpora.prepared(balance={"axes": axes, "top_up": {"real": str(real), "to": 5}})
     planned = {quota.subgroup: quota.planned for quota in run.plan.quotas()}
@@ -78,9 +84,23 @@ def test_top_up_counts_the_real_table(tmp_path: Path) -> None:
     assert "1 real images belong to subgroups that were not asked for" in run.header["notes"]
 
 
+def test_fingerprint_follows_the_real_images_counted(tmp_path: Path) -> None:
+    real = tmp_path / "real.csv"
+    axes = corpora.ORDER["balance"]["axes"]
+    found = set()
+    for cells in ("colon,0\n", "colon,0\ncolon,0\n", "colon,0\ngland,0\n"):
+        real.write_text("tissue,focus_class\n" + cells)
+        found.add(corpora.prepared(balance={"axes": axes, "top_up": {"real": str(real), "to": 5}}).fingerprint)
+    assert len(found) == 3
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("tisue,focus_class\na,0\n", "has no column 'tissue'"), ("\x00\x01", "real.csv"), ("", "real.csv")],
+    [
+        ("tisue,focus_class\na,0\n", "no column 'tissue'; did you mean 'tisue'"),
+        ("\x00\x01", "real.csv"),
+        ("", "real.csv"),
+    ],
 )
 def test_a_bad_real_table_is_named(tmp_path: Path, text: str, message: str) -> None:
     real = tmp_path / "real.csv"
