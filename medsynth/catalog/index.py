@@ -214,6 +214,8 @@ def _row_groups(files: Sequence[storage.FileInfo], settings: Index) -> tuple[lis
                 rejects.append(reject(info.uri, info.etag, None, footer))
                 continue
             schema, first = footer.schema.to_arrow_schema(), 0
+            if any(key.startswith(b"medsynth") for key in schema.metadata or {}):
+                raise CatalogError(f"{info.uri}: part of a corpus or catalog of medsynth; name a source of real images")
             metadata.require_columns(info.uri, schema.names, settings.subgroups)
             column = parquet.image_column(schema, info.uri)
             for number in range(footer.num_row_groups):

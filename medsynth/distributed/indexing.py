@@ -76,6 +76,7 @@ def index(
     progress: Progress = lambda done, total, *, fresh: None,
     score: Score = sharpness,
     threshold: float = DEFAULT_THRESHOLD,
+    apart: str | None = None,
 ) -> IndexSummary:
     """Make a catalog, or bring one up to date: only what is new or changed is read.
 
@@ -89,6 +90,7 @@ def index(
         progress: called as batches finish.
         score: the sharpness figure of a tile.
         threshold: the figure from which a tile is in focus, where the settings do not say.
+        apart: a folder whose files are never sources, where it lies inside the source; by default ``out``.
 
     Raises:
         CatalogError: no images, no usable image, or metadata or settings that do not fit.
@@ -97,7 +99,7 @@ def index(
     started = time.monotonic()
     source, out = storage.absolute(source), storage.absolute(out).rstrip("/")
     parts = _part_files(out)
-    plan = planning.plan_index(source, settings, _previous(out, parts), score=score, out=out)
+    plan = planning.plan_index(source, settings, _previous(out, parts), score=score, out=apart or out)
     fresh: list[Measured] = []
     if plan.units:
         with session(workers):
@@ -135,13 +137,13 @@ def _measured(
 
 
 def catalog_for(
-    spec: Spec, out: str, *, workers: int | None = None, progress: Progress = lambda done, total, *, fresh: None
+    spec: Spec, corpus: str, *, workers: int | None = None, progress: Progress = lambda done, total, *, fresh: None
 ) -> tuple[pa.Table | None, str]:
     """The catalog that a spec's source is, or that is made of it on the fly.
 
     Args:
         spec: the order.
-        out: where to put the catalog of a source that is none.
+        corpus: URI of the corpus; the catalog of a source that is none goes into it, and no file of it is a source.
         workers: as for :func:`index`.
         progress: as for :func:`index`.
 
@@ -155,7 +157,8 @@ def catalog_for(
         return None, ""
     if table.is_catalog(spec.source):
         return table.read(spec.source), spec.source
-    index(spec.source, spec.index, out, workers=workers, progress=progress)
+    out = storage.join(corpus, "catalog")
+    index(spec.source, spec.index, out, workers=workers, progress=progress, apart=corpus)
     return table.read(out), out
 
 

@@ -237,6 +237,13 @@ def test_a_catalog_inside_its_source_is_no_source(tmp_path: Path) -> None:
     assert [Path(unit.uri).name for unit in plan.units] == ["a.parquet"]
 
 
+@pytest.mark.parametrize("mark", [b"medsynth", b"medsynth.catalog"])
+def test_what_medsynth_made_is_no_source(tmp_path: Path, mark: bytes) -> None:
+    pq.write_table(pa.table({"image": [PNG]}).replace_schema_metadata({mark: b"{}"}), tmp_path / "a.parquet")
+    with pytest.raises(CatalogError, match=r"a\.parquet: part of a corpus or catalog of medsynth"):
+        index.plan_index(str(tmp_path), Index())
+
+
 def test_images_make_tables_beside_them_metadata(tmp_path: Path) -> None:
     parquet_file(tmp_path / "facts.parquet", [PNG])
     write(tmp_path, {"a.png": PNG})

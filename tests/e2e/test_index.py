@@ -230,18 +230,19 @@ def test_subgroups_are_counted(tmp_path: Path) -> None:
 
 
 def test_the_source_of_a_spec_is_a_catalog_or_becomes_one(tmp_path: Path) -> None:
-    source, out = fill(tmp_path / "images", 3), str(tmp_path / "out")
+    source, corpus = fill(tmp_path / "images", 3), str(tmp_path / "images" / "corpus")
+    storage.put(storage.join(corpus, "preview.png"), encoded(picture(64, 64, seed=9), "PNG"))
     spec = Spec.model_validate({**SPEC, "source": source, "index": {"tile_size": 64}})
-    made, where = indexing.catalog_for(spec, out)
-    assert where == out
+    made, where = indexing.catalog_for(spec, corpus)
+    assert where == storage.join(corpus, "catalog")
     assert made is not None
     assert made.num_rows == 3
-    there, where = indexing.catalog_for(spec.model_copy(update={"source": out}), str(tmp_path / "unused"))
-    assert where == out
+    there, where = indexing.catalog_for(spec.model_copy(update={"source": where}), str(tmp_path / "unused"))
+    assert where == storage.join(corpus, "catalog")
     assert made.equals(there)
-    assert indexing.catalog_for(spec.model_copy(update={"source": None}), out) == (None, "")
+    assert indexing.catalog_for(spec.model_copy(update={"source": None}), corpus) == (None, "")
     with pytest.raises(CatalogError, match="no files there"):
-        indexing.catalog_for(spec.model_copy(update={"source": str(tmp_path / "none")}), out)
+        indexing.catalog_for(spec.model_copy(update={"source": str(tmp_path / "none")}), corpus)
     assert not (tmp_path / "unused").exists()
 
 
