@@ -1,5 +1,6 @@
 """The one place that starts Ray or joins it."""
 
+import json
 import logging
 import os
 import socket
@@ -13,11 +14,16 @@ from ray.data import DataContext
 from medsynth.errors import UserError
 
 _ANSWER_SECONDS = 10
+_STORAGE_SETTINGS = ("AWS_", "GOOGLE_", "AZURE_")
+_SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where Ray tells a submitted job its own runtime environment."""
 
 
 @contextmanager
 def session(workers: int | None = None) -> Iterator[None]:
     """A Ray session: the cluster in ``RAY_ADDRESS`` or under a submitted job, else a fresh local one.
+
+    A cluster's workers get this process's settings of object storage, so that they reach what it reaches.
 
     Args:
         workers: CPUs of a local cluster; by default all of this machine's.
@@ -34,6 +40,7 @@ def session(workers: int | None = None) -> Iterator[None]:
     where: dict[str, Any] = {"address": address}
     if address:
         _demand_answer(address)
+        where["runtime_env"] = {"env_vars": _storage_settings()}
     else:
         where = {"address": "local", "num_cpus": workers or os.cpu_count(), "include_dashboard": False}
     ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
@@ -47,6 +54,13 @@ def session(workers: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _storage_settings() -> dict[str, str]:
+    # Ray refuses a variable that the submitted job's own runtime environment names too, even with the same value.
+    submitted = json.loads(os.environ.get(_SUBMITTED, "{}")).get("runtime_env") or {}
+    named = submitted.get("env_vars") or {}
+    return {k: v for k, v in os.environ.items() if k.startswith(_STORAGE_SETTINGS) and k not in named}
 
 
 def _demand_answer(address: str) -> None:

@@ -1,6 +1,8 @@
 """One session: local by default, the named cluster where there is one, and never a hang."""
 
+import json
 import time
+from typing import Any
 
 import pytest
 import ray
@@ -28,6 +30,25 @@ def test_a_dead_cluster_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch, add
     with pytest.raises(UserError, match="no cluster answers there; start one or unset RAY_ADDRESS"), session():
         pass
     assert time.monotonic() - start < 15
+
+
+def test_a_clusters_workers_get_the_storage_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "lab")
+    monkeypatch.setattr(ray, "init", lambda **options: given.update(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "nodes", list)
+    with session():
+        passed = given["runtime_env"]["env_vars"]
+    assert (passed["AWS_PROFILE"], passed["AZURE_STORAGE_ACCOUNT_NAME"]) == ("lab", "lab")
+    assert "HOME" not in passed
+    # Ray refuses to start where a variable of the submitted job is named once more.
+    submitted = {"runtime_env": {"env_vars": {"AWS_PROFILE": "lab"}}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(submitted))
+    with session():
+        assert "AWS_PROFILE" not in given["runtime_env"]["env_vars"]
 
 
 def test_a_cluster_of_several_machines_needs_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
