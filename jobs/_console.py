@@ -5,9 +5,12 @@ import time
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _EVERY_SECONDS = {True: 0.2, False: 10.0}
+
+_MOST_ROWS, _ENDS = 40, 15
 
 console = Console(soft_wrap=True)
 
@@ -50,17 +53,32 @@ class ProgressLine:
 
     def end(self) -> None:
         """Leave the line, so that what follows starts on its own."""
-        if self._terminal:
+        if self._terminal and self._shown > self._started:
             print(file=sys.stderr)
 
 
+def say(text: str, colour: str = "") -> None:
+    """Print a line as it stands: what looks like markup in a name or a value is no markup."""
+    console.print(escape(text), style=colour, highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the unit that suits it."""
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:,.0f} h"
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; numbers are set right."""
-    drawn = Table(title=title, title_justify="left", title_style="bold")
-    texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    """Print a table; numbers are set right, and of many rows the middle ones are left out."""
+    drawn = Table(title=escape(title), title_justify="left", title_style="bold")
+    texts = [[f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row] for row in rows]
     for place, column in enumerate(columns):
         numeric = all(row[place].replace(",", "").replace(".", "").lstrip("-").isdecimal() for row in texts)
-        drawn.add_column(column, justify="right" if numeric and texts else "left")
+        drawn.add_column(escape(column), justify="right" if numeric and texts else "left")
+    if len(texts) > _MOST_ROWS:
+        left_out = ["...", *[""] * (len(columns) - 2), f"{len(texts) - 2 * _ENDS:,} more"]
+        texts = [*texts[:_ENDS], left_out, *texts[-_ENDS:]]
     for row in texts:
         drawn.add_row(*row)
     console.print(drawn)

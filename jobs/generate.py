@@ -1,21 +1,25 @@
 """Make a corpus from a spec: balanced, resumable, verifiable."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 from _cli import place, run
-from _console import ProgressLine, console, table
+from _console import ProgressLine, duration, say, table
 
 from medsynth import spec as specs
 from medsynth import storage
 from medsynth.distributed import generation, indexing
 from medsynth.distributed.session import session
+from medsynth.errors import ShortfallError
+from medsynth.plan import Subgroup
 from medsynth.recipes import build, preparation
 from medsynth.recipes.preparation import Prepared
 
 _TRIAL_SAMPLES = 32
 _MOST_VALUES = 12
+_MOST_NAMED = 5
 
 
 def generate(
@@ -39,10 +43,11 @@ def generate(
     makes = not (dry_run or preview)
     conditional = storage.honours_put_new(out) if makes else True
     if not conditional:
-        console.print(f"[yellow]{out}: the server ignores conditional writes; a commit overwrites with the same bytes")
+        say(f"{out}: the server ignores conditional writes; a commit overwrites with the same bytes", "yellow")
     with session(workers):
         line = ProgressLine("files")
-        catalog, where = indexing.catalog_for(order, storage.join(out, "catalog"), workers=workers, progress=line.show)
+        catalog, where = indexing.catalog_for(order, out, workers=workers, progress=line.show)
+        line.end()
         prepared = preparation.prepare(order, recipe, catalog, where)
         if not makes:
             _show_plan(prepared, workers)
@@ -59,6 +64,11 @@ def generate(
         )
         line.end()
     _show_result(prepared, summary)
+    if summary.undelivered and order.balance.on_shortfall == "error":
+        raise ShortfallError(
+            f"{out}: {sum(summary.undelivered.values()):,} rows are undelivered, since sources went bad after the "
+            "catalog was made; mend them and make the corpus in another place, or set balance.on_shortfall: report"
+        )
 
 
 def _show_plan(prepared: Prepared, workers: int | None) -> None:
@@ -73,20 +83,24 @@ def _show_plan(prepared: Prepared, workers: int | None) -> None:
     trial = preparation.trial(prepared, _TRIAL_SAMPLES)
     cpus = workers or generation.cpus()
     seconds = plan.rows * trial.seconds_per_row / cpus
-    console.print(
+    say(
         f"estimate from {trial.samples} samples: {_bytes(plan.rows * trial.bytes_per_row)}, "
-        f"{seconds / 60:,.1f} min on {cpus} CPUs ({1 / trial.seconds_per_row:,.0f} tiles/s each)"
+        f"{duration(seconds)} on {cpus} CPUs ({1 / trial.seconds_per_row:,.0f} tiles/s each)"
     )
     for note in prepared.header["notes"]:
-        console.print(f"note: {note}")
-    for reject in trial.made.rejects[:5]:
-        console.print(f"[yellow]reject in the trial: {reject.source_uri}: {reject.reason}: {reject.detail}")
+        say(f"note: {note}")
+    short = {quota.subgroup: quota.asked - quota.planned for quota in quotas if quota.asked > quota.planned}
+    if short:
+        say(f"shortfall: {_named(plan.axes, short)}", "yellow")
+    rejected = {reject.source_uri: reject for reject in trial.made.rejects}
+    for reject in list(rejected.values())[:_MOST_NAMED]:
+        say(f"reject in the trial: {reject.source_uri}: {reject.reason}: {reject.detail}", "yellow")
 
 
 def _preview(prepared: Prepared, count: int, out: str) -> None:
     uri = storage.join(out, "preview.png")
     storage.put(uri, preparation.preview(prepared, count))
-    console.print(f"contact sheet: {uri}")
+    say(f"contact sheet: {uri}")
 
 
 def _show_result(prepared: Prepared, summary: generation.Summary) -> None:
@@ -105,20 +119,26 @@ def _show_result(prepared: Prepared, summary: generation.Summary) -> None:
             ends = f"{values[0]} to {values[-1]} ({len(values)} values)"
             rows.append([axis, ends, *(_each([count[value] for value in values]) for count in (planned, delivered))])
     table(summary.corpus, ["axis", "value", "planned", "delivered"], rows)
-    short = sum(quota.asked - quota.planned for quota in plan.quotas())
+    short = {quota.subgroup: quota.asked - quota.planned for quota in plan.quotas() if quota.asked > quota.planned}
     if short:
-        console.print(
-            f"[yellow]shortfall: {short:,} rows asked for could not be planned; the report names the subgroups"
-        )
+        say(f"shortfall, rows that could not be planned: {_named(plan.axes, short)}", "yellow")
     if summary.undelivered:
-        console.print(f"[yellow]undelivered: {summary.undelivered:,} planned rows found no good tile")
+        say(f"undelivered, rows that found no good tile: {_named(plan.axes, summary.undelivered)}", "yellow")
     if summary.rejects:
         table("rejects (replaced while tiles were left)", ["reason", "samples"], sorted(summary.rejects.items()))
-    console.print(
+    say(
         f"{summary.rows:,} rows, {summary.shards:,} shards, {_bytes(summary.bytes)}; "
         f"{summary.made:,} rows made now, in {summary.seconds:.1f} s"
     )
-    console.print(f"corpus: {summary.corpus}\nreport: {storage.join(summary.corpus, 'report.html')}")
+    say(f"corpus: {summary.corpus}\nreport: {storage.join(summary.corpus, 'report.html')}")
+
+
+def _named(axes: tuple[str, ...], rows: Mapping[Subgroup, int]) -> str:
+    """How many rows, and of which subgroups, the largest numbers first."""
+    worst = sorted(rows.items(), key=lambda item: -item[1])[:_MOST_NAMED]
+    shown = [f"{', '.join(f'{a}={v}' for a, v in zip(axes, s, strict=True))}: {count:,}" for s, count in worst]
+    more = f"; and {len(rows) - len(shown):,} more subgroups" if len(rows) > len(shown) else ""
+    return f"{sum(rows.values()):,} ({'; '.join(shown)}{more})"
 
 
 def _each(counts: list[int]) -> str:

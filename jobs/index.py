@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 from _cli import place, run
-from _console import ProgressLine, console, table
+from _console import ProgressLine, say, table
 
 from medsynth import spec, storage
 from medsynth.distributed import indexing
@@ -53,12 +53,12 @@ def _show(summary: indexing.IndexSummary, names: tuple[str, ...]) -> None:
         table("rejects", ["reason", "images"], list(summary.rejects.items()))
     if summary.unmatched:
         named = ", ".join(summary.unmatched[:5]) + (", ..." if len(summary.unmatched) > 5 else "")
-        console.print(f"[yellow]{len(summary.unmatched):,} metadata rows have no image: {named}", markup=True)
-    console.print(
+        say(f"{len(summary.unmatched):,} metadata rows have no image: {named}", "yellow")
+    say(
         f"{summary.tiles:,} tiles, {summary.soft:,} of them soft, from {summary.files:,} image files "
         f"({summary.ignored:,} other files left out); {summary.measured:,} read now, in {summary.seconds:.1f} s"
     )
-    console.print(f"catalog: {summary.catalog}")
+    say(f"catalog: {summary.catalog}")
 
 
 if __name__ == "__main__":

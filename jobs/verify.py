@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 from _cli import place, run
-from _console import ProgressLine, console
+from _console import ProgressLine, say
 
 from medsynth import verify as verification
 
@@ -22,8 +22,10 @@ def verify(
     )
     line.end()
     for problem in findings.problems:
-        console.print(f"[red]{problem}", highlight=False)
-    console.print(
+        say(problem, "red")
+    if findings.undelivered:
+        say(f"{findings.undelivered:,} planned rows found no good tile; report.html names their subgroups", "yellow")
+    say(
         f"{findings.shards:,} shards and {findings.rows:,} rows read, {findings.remade:,} rows made again: "
         + (f"{len(findings.problems):,} problems" if findings.problems else "all as the manifest says")
     )

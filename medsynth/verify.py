@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from medsynth import storage
-from medsynth.corpus import manifest
+from medsynth.corpus import manifest, shard, sources
 from medsynth.corpus.shard import Record
 from medsynth.errors import CorpusError, NotFoundError, Rejected
 from medsynth.plan import Subgroup
@@ -35,6 +36,8 @@ class Findings:
     """One line each, naming the file or row; empty for a sound corpus."""
     counts: Counter[Subgroup] = field(default_factory=Counter)
     """Rows by subgroup, as recounted."""
+    undelivered: int = 0
+    """Planned rows that are not there and have a reject that says why."""
 
 
 def verify(corpus: str, rows: int, *, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> Findings:
@@ -56,10 +59,13 @@ def verify(corpus: str, rows: int, *, seed: int = 0, progress: Callable[[int, in
     recipe = rebuild(header["recipe"], header["recipe_settings"])
     axes = list(header["axes"])
     findings = Findings()
+    _check_header(corpus, header, findings)
+    _check_files(corpus, records, findings)
+    seen = np.zeros(header["rows"], dtype=bool)
     picks = _picks(records, rows, seed)
     with ThreadPoolExecutor(_READERS) as pool:
         for done, (record, data) in enumerate(_read_all(pool, corpus, records), start=1):
-            _check_shard(corpus, record, data, axes, findings)
+            _check_shard(corpus, record, data, axes, seen, findings)
             if data is not None and record.shard in picks:
                 _check_rows(corpus, record, data, picks[record.shard], recipe, findings)
             if progress:
@@ -75,8 +81,8 @@ def _picks(records: list[Record], rows: int, seed: int) -> dict[str, list[int]]:
     picks: dict[str, list[int]] = {}
     ends = np.cumsum([record.rows for record in records])
     for row in chosen.tolist():
-        shard = int(np.searchsorted(ends, row, side="right"))
-        picks.setdefault(records[shard].shard, []).append(row - int(ends[shard]) + records[shard].rows)
+        place = int(np.searchsorted(ends, row, side="right"))
+        picks.setdefault(records[place].shard, []).append(row - int(ends[place]) + records[place].rows)
     return picks
 
 
@@ -95,7 +101,38 @@ def _read(uri: str) -> bytes | None:
         return None
 
 
-def _check_shard(corpus: str, record: Record, data: bytes | None, axes: list[str], findings: Findings) -> None:
+def _check_header(corpus: str, header: dict[str, Any], findings: Findings) -> None:
+    uri = storage.join(corpus, manifest.HEADER)
+    if manifest.fingerprint_of(header) != header["fingerprint"]:
+        findings.problems.append(f"{uri}: its fingerprint is not that of its content; make the corpus again elsewhere")
+    told = header["fingerprint_parts"]["sources"]
+    place = storage.join(corpus, sources.NAME)
+    data = _read(place) if told is not None else None
+    if told is not None and (data is None or hashlib.sha256(data).hexdigest() != told):
+        findings.problems.append(f"{place}: not the sources that corpus.json names; remove it and run the job again")
+
+
+def _check_files(corpus: str, records: list[Record], findings: Findings) -> None:
+    """What a reader that takes all files of a folder would find there besides."""
+    for folder, known in (
+        (shard.DATA, {record.path for record in records}),
+        (shard.REJECTS, {shard.reject_path(record.shard) for record in records if record.rejects}),
+    ):
+        place = storage.join(corpus, folder)
+        try:
+            there = {info.uri.removeprefix(corpus.rstrip("/") + "/") for info in storage.list_files(place)}
+        except NotFoundError:
+            there = set()
+        for path in sorted(there - known):
+            findings.problems.append(f"{storage.join(corpus, path)}: not in the manifest; remove it")
+        if folder == shard.REJECTS:
+            for path in sorted(known - there):
+                findings.problems.append(f"{storage.join(corpus, path)}: missing, with the reasons of its shard's gaps")
+
+
+def _check_shard(
+    corpus: str, record: Record, data: bytes | None, axes: list[str], seen: NDArray[np.bool_], findings: Findings
+) -> None:
     uri = storage.join(corpus, record.path)
     if data is None:
         findings.problems.append(f"{uri}: missing; run the job that made the corpus again")
@@ -116,6 +153,11 @@ def _check_shard(corpus: str, record: Record, data: bytes | None, axes: list[str
         findings.problems.append(f"{uri}: its rows by subgroup are not those in the manifest")
     if not all(table["synthetic"].to_pylist()):
         findings.problems.append(f"{uri}: holds rows that do not say that they are synthetic")
+    index = table["index"].to_numpy()
+    inside = index[(index >= 0) & (index < len(seen))]
+    if len(inside) < len(index) or len(np.unique(inside)) < len(inside) or seen[inside].any():
+        findings.problems.append(f"{uri}: holds rows of numbers that stand twice or are not in the plan")
+    seen[inside] = True
 
 
 def _check_rows(
@@ -155,3 +197,5 @@ def _check_plan(header: dict[str, Any], axes: list[str], records: list[Record], 
                 f"{', '.join(f'{k}={v}' for k, v in quota['subgroup'].items())}: {quota['planned']} planned, "
                 f"{delivered} delivered, {rejected[subgroup]} rejected"
             )
+        else:
+            findings.undelivered += quota["planned"] - delivered

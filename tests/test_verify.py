@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -106,6 +107,37 @@ def test_rows_that_hide_that_they_are_synthetic_are_found(corpus: Path) -> None:
     place = table.schema.get_field_index("synthetic")
     rewrite(corpus, 0, table.set_column(place, "synthetic", pa.array([False] * table.num_rows)))
     assert any("do not say that they are synthetic" in problem for problem in verify(str(corpus), 0).problems)
+
+
+def test_a_row_that_stands_twice_is_found_even_if_digests_agree(corpus: Path) -> None:
+    table = pq.read_table(shard(corpus, 1))
+    place = table.schema.get_field_index("index")
+    rewrite(corpus, 1, table.set_column(place, "index", pc.subtract(table["index"], 8)))
+    assert any("stand twice" in problem for problem in verify(str(corpus), 0).problems)
+
+
+def test_other_sources_and_an_edited_header_are_found(corpus: Path) -> None:
+    (corpus / "sources.parquet").write_bytes(b"others")
+    header = (corpus / "corpus.json").read_text()
+    (corpus / "corpus.json").write_text(header.replace('"size": 176', '"size": 177'))
+    problems = verify(str(corpus), 0).problems
+    assert [problem.split("/")[-1].split(":")[0] for problem in problems] == ["corpus.json", "sources.parquet"]
+
+
+def test_files_that_the_manifest_does_not_name_are_found(corpus: Path) -> None:
+    (corpus / "data" / "train-extra.parquet").write_bytes(shard(corpus, 0).read_bytes())
+    (problem,) = verify(str(corpus), 0).problems
+    assert "train-extra.parquet: not in the manifest" in problem
+
+
+def test_undelivered_rows_are_counted_and_their_reasons_must_be_there(tmp_path: Path) -> None:
+    gone = corpora.catalog().to_pylist()
+    gone[0]["uri"] = "package://skimage/data/none.png"  # the second of two tiles, that 15 rows go to
+    corpora.make(tmp_path, corpora.prepared(pa.Table.from_pylist(gone, schema=corpora.catalog().schema)))
+    findings = verify(str(tmp_path), 0)
+    assert (findings.problems, findings.undelivered) == ([], 8)
+    next((tmp_path / "rejects").iterdir()).unlink()
+    assert any("missing, with the reasons" in p for p in verify(str(tmp_path), 0).problems)
 
 
 def test_an_incomplete_corpus_is_not_verified(corpus: Path) -> None:

@@ -21,6 +21,7 @@ from medsynth.corpus.schema import INTEGER_AXES, reject_schema
 from medsynth.errors import CorpusConflictError, CorpusError, NotFoundError
 from medsynth.plan import Subgroup
 
+DATA, REJECTS = "data", "rejects"
 _RECORD = b"medsynth"
 _ROW_GROUP = 256
 
@@ -91,12 +92,12 @@ def shard_name(stem: str, number: int, total: int) -> str:
 
 def data_path(shard: str) -> str:
     """Where a shard's rows are, counted from the corpus."""
-    return f"data/{shard}.parquet"
+    return f"{DATA}/{shard}.parquet"
 
 
 def reject_path(shard: str) -> str:
     """Where a shard's rejects are, counted from the corpus."""
-    return f"rejects/{shard}.parquet"
+    return f"{REJECTS}/{shard}.parquet"
 
 
 def commit(

@@ -20,9 +20,10 @@ from medsynth import storage
 from medsynth.corpus import card, manifest, report, sources
 from medsynth.corpus.shard import Record
 from medsynth.errors import CorpusError, UserError
-from medsynth.plan import Lost, Plan, Replacement, Subgroup, replace
+from medsynth.plan import Plan, Subgroup
 from medsynth.recipes.preparation import Prepared
 from medsynth.recipes.work import Job, make_and_commit
+from medsynth.replacement import Lost, Replacement, replace
 from medsynth.spec import Spec
 
 # A block costs the driver about 9 KB until its dataset is done; a wave gives that back.
@@ -57,8 +58,8 @@ class Summary:
     """Rows by subgroup."""
     rejects: dict[str, int]
     """Refused samples by reason, counted over all rounds."""
-    undelivered: int
-    """Planned samples that no tile was left for."""
+    undelivered: dict[Subgroup, int]
+    """Planned samples that no tile was left for, by subgroup; only where there are any."""
     seconds: float
     """Of this run."""
     made: int
@@ -129,13 +130,14 @@ def generate(
     if prepared.sources is not None:
         _write_sources(corpus, prepared.sources, conditional)
     there = manifest.read_manifest(corpus)
-    if there is not None:
+    if there is not None and not manifest.missing(corpus, there):
         tally = _Tally(manifest.Writer())
         tally.add(there)
         tally.made = 0
         if storage.head(storage.join(corpus, report.NAME)) is None:
             _describe(corpus)  # the run that made it was killed between its last files
-        return _summary(corpus, tally, prepared.plan.rows, started)
+        storage.remove_staging(corpus)
+        return _summary(prepared, corpus, tally, started)
     state = Progress(prepared.plan.rows)
     tally = _Tally(manifest.Writer())
     previous: Replacement | None = None
@@ -160,7 +162,7 @@ def generate(
         current, unfilled = previous, previous.unfilled
     manifest.write_manifest(corpus, tally.writer.finish())
     _describe(corpus)
-    return _summary(corpus, tally, prepared.plan.rows, started)
+    return _summary(prepared, corpus, tally, started)
 
 
 def _describe(corpus: str) -> None:
@@ -169,16 +171,16 @@ def _describe(corpus: str) -> None:
     storage.remove_staging(corpus)
 
 
-def _summary(corpus: str, tally: _Tally, planned: int, started: float) -> Summary:
-    rows = sum(tally.delivered.values())
+def _summary(prepared: Prepared, corpus: str, tally: _Tally, started: float) -> Summary:
+    short = {quota.subgroup: quota.planned - tally.delivered[quota.subgroup] for quota in prepared.plan.quotas()}
     return Summary(
         corpus=corpus,
-        rows=rows,
+        rows=tally.delivered.total(),
         shards=tally.shards,
         bytes=tally.bytes,
         delivered=dict(tally.delivered),
         rejects=dict(tally.rejects),
-        undelivered=planned - rows,
+        undelivered={subgroup: rows for subgroup, rows in short.items() if rows},
         seconds=time.monotonic() - started,
         made=tally.made,
     )

@@ -1,0 +1,40 @@
+"""What a person sees: names as they are, long tables short, times in units that suit them."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+JOBS = Path(__file__).resolve().parent.parent / "jobs"
+
+
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(JOBS))
+    import _console
+
+    return _console
+
+
+def test_what_looks_like_markup_is_shown_as_it_stands(console: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("corpus: /data/[red]/[/x]", "yellow")
+    console.table("[b]", ["[/stain]", "tiles"], [["H [&] E [/y]", 3]])
+    shown = capsys.readouterr().out
+    for text in ("/data/[red]/[/x]", "[b]", "[/stain]", "H [&] E [/y]"):
+        assert text in shown
+
+
+def test_a_long_table_shows_its_ends_and_how_much_is_left_out(
+    console: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.table("t", ["name", "asked", "planned"], [[f"row{i}", i, i] for i in range(900)])
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 40
+    assert "row14" in shown
+    assert "870 more" in shown
+    assert "row899" in shown
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.453, "0.45 s"), (70, "70 s"), (150, "2 min"), (1e5, "28 h")])
+def test_times_are_in_the_unit_that_suits_them(console: ModuleType, seconds: float, text: str) -> None:
+    assert console.duration(seconds) == text
