@@ -81,6 +81,8 @@ class JpegSettings(Settings):
     def _possible(self) -> Self:
         if not 1 <= self.quality.low <= self.quality.high <= 100:
             raise ValueError("quality must lie between 1 and 100")
+        if self.quality.low % 1 or self.quality.high % 1:
+            raise ValueError("quality must be a whole number, or a range between two")
         return self
 
 

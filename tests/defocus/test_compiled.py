@@ -1,0 +1,79 @@
+"""The same bytes on every processor: the whole chain again, compiled and run for the plainest one."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsynth.defocus import chain, compression, device, sensor
+from medsynth.defocus.chain import ChainSettings
+from medsynth.defocus.compiled import compiled
+from medsynth.defocus.light import LEVEL
+from medsynth.spec import parse
+from tests.conftest import REPO
+from tests.defocus import scenes
+
+SECTIONS: dict[str, dict[str, object]] = {
+    "exact": {},
+    "gamma": {"light": "gamma"},
+    "fast": {"fast": True, "radii_px": [0, 4.2, 9, 14.5, 30]},
+    "gaussian": {"bokeh": {"kind": "gaussian"}},
+    "wave": {"bokeh": {"kind": "wave", "wavelength_nm": [620, 550, 460]}},
+    "few photons": {"sensor": {"photons": {"log_uniform": [1, 100]}, "read_noise_e": {"uniform": [0, 3]}}},
+    "resampled": {"mpp": 0.41, "sharpening": {"amount": {"uniform": [0.1, 3]}, "radius_px": {"uniform": [0.5, 2]}}},
+}
+
+
+def digests() -> dict[str, str]:
+    """One digest for each way through the chain, of pixels and of JPEG files, and one of unrounded noise."""
+    tile = scenes.ihc()
+    ways = {name: parse(ChainSettings, section, name) for name, section in SECTIONS.items()}
+    ways |= {name: chain.with_device(ChainSettings(), device.load(name)) for name in device.known()}
+    found = {}
+    for name, settings in ways.items():
+        classes = chain.class_count(settings)
+        state = hashlib.sha256()
+        for focus_class in sorted({0, 1, classes // 3, classes // 2, classes - 1}):
+            parameters = chain.draw(settings, focus_class, 0.25, focus_class)
+            image = chain.render(tile, settings, parameters, 120, focus_class)
+            assert parameters.jpeg_quality is not None
+            assert parameters.jpeg_subsampling is not None
+            state.update(repr(parameters).encode())
+            state.update(image.tobytes())
+            state.update(compression.encode(image, parameters.jpeg_quality, parameters.jpeg_subsampling))
+        found[name] = state.hexdigest()[:16]
+    levels = np.random.default_rng(1).integers(0, LEVEL + 1, (200, 301)).astype(np.uint16)
+    noise = [sensor.expose(levels, photons, 1.5, 0x1234567890ABCDEF) for photons in (0.5, 7.0, 90.0, 3e4)]
+    found["noise"] = hashlib.sha256(b"".join(values.tobytes() for values in noise)).hexdigest()[:16]
+    return found
+
+
+@pytest.mark.slow
+def test_a_processor_without_vector_extensions_makes_the_same_bytes(tmp_path: Path) -> None:
+    # numba, NumPy, OpenBLAS and libjpeg-turbo each pick their routines by the processor; here each is
+    # held to what every x86-64 machine has. Fused or reordered float arithmetic would show.
+    plain = {
+        **os.environ,
+        "NUMBA_CPU_NAME": "generic",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "NPY_DISABLE_CPU_FEATURES": " ".join(np._core._multiarray_umath.__cpu_dispatch__),
+        "OPENBLAS_CORETYPE": "Prescott",
+        "JSIMD_FORCENONE": "1",
+    }
+    script = "import json; from tests.defocus.test_compiled import digests; print(json.dumps(digests()))"
+    run = subprocess.run([sys.executable, "-c", script], env=plain, cwd=REPO, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout.splitlines()[-1]) == digests()
+
+
+def test_division_by_zero_is_ieee_754_s() -> None:
+    @compiled
+    def divide(a: float, b: float) -> float:
+        return a / b
+
+    assert divide(1.0, 0.0) == float("inf")
