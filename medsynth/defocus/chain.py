@@ -9,6 +9,7 @@ records; :func:`render` makes the pixels from the tile, those numbers and the sa
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from medsynth.defocus.light import LEVEL, code_table, light_table, look_up
 from medsynth.defocus.resample import resample, source_size
 from medsynth.defocus.settings import DEFAULT_RADII_PX, ChainSettings
 from medsynth.errors import Reason, Rejected, SpecError
-from medsynth.spec import Range
+from medsynth.spec import Range, Settings, parse
 
 __all__ = [
     "ChainParameters",
@@ -78,16 +79,24 @@ def class_count(settings: ChainSettings) -> int:
 
 
 def with_device(settings: ChainSettings, device: Device) -> ChainSettings:
-    """The settings, with every section that the device profile names in place of the chain's own.
+    """The settings, with every key that the device profile names in place of the chain's own.
+
+    A step that the spec itself sets to null stays off.
 
     Raises:
-        SpecError: the profile's optics cannot be had with ``fast``.
+        SpecError: the two cannot be had together.
     """
-    named = {key: getattr(device, key) for key in device.model_fields_set if key != "name"}
-    merged = settings.model_copy(update=named)
-    if merged.fast and merged.bokeh is not None and merged.bokeh.kind != "disc":
+    merged: dict[str, Any] = dict(settings)
+    for key in device.model_fields_set - {"name"}:
+        own, named = merged[key], getattr(device, key)
+        if own is None and key in settings.model_fields_set and key != "mpp":
+            continue
+        if isinstance(own, Settings) and isinstance(named, Settings):
+            named = parse(type(named), dict(own) | named.model_dump(exclude_unset=True), f"device {device.name}: {key}")
+        merged[key] = named
+    if settings.fast and merged["bokeh"] is not None and merged["bokeh"].kind != "disc":
         raise SpecError(f"device {device.name}: fast blurs discs only; set fast: false or bokeh.kind: disc")
-    return merged
+    return settings.model_copy(update=merged)
 
 
 def crop_margin(settings: ChainSettings, mpp: float | None) -> int:

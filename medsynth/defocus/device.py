@@ -1,6 +1,6 @@
 """Device profiles: what a scanner or a camera does to the light it gets.
 
-A profile is a YAML file of the chain's settings, and overrides the sections that it names. Those
+A profile is a YAML file of the chain's settings, and overrides the keys that it names. Those
 shipped with medsynth are known by name; any other is named by its path or URI.
 """
 
@@ -16,7 +16,7 @@ from medsynth.spec import Settings
 
 
 class Device(Settings):
-    """One device profile; a section left out leaves the chain's own setting."""
+    """One device profile; a key left out leaves the chain's own setting."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
     mpp: float | None = Field(default=None, gt=0)

@@ -40,7 +40,7 @@ def expose(levels: NDArray[np.uint16], photons: float, read_noise_e: float, key:
         levels: (H, W) uint16 in [0, LEVEL], interleaved channels counting as columns.
         photons: electrons at full scale, above 0.
         read_noise_e: standard deviation of the read noise in electrons, 0 or more.
-        key: 64 bits; another key, another noise.
+        key: 64 well-mixed bits, such as a digest; another key, another noise.
 
     Returns:
         float32 array of the same shape.
