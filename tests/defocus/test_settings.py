@@ -10,7 +10,7 @@ from medsynth.defocus.settings import DEFAULT_RADII_PX, ChainSettings
 from medsynth.errors import SpecError
 from medsynth.spec import parse
 
-SEEDS = range(4000)
+SEEDS = range(2000)
 
 
 def chain_of(**section: Any) -> ChainSettings:
