@@ -18,7 +18,6 @@ from medsynth.corpus import manifest, sources
 from medsynth.corpus.sheet import contact_sheet
 from medsynth.corpus.sources import Source
 from medsynth.errors import CatalogError, SpecError
-from medsynth.images import Pixels
 from medsynth.plan import Integers, Plan, Subgroup, make_plan
 from medsynth.recipes.base import Made, Recipe, make_shard
 from medsynth.seeds import permute
@@ -28,6 +27,7 @@ from medsynth.spec import Spec
 _PINNED = ("numpy", "numba", "pyarrow", "simplejpeg", "pillow", "tifffile", "imagecodecs")
 
 _PREVIEW_COLUMNS = 10
+_PREVIEW_RUN = 256
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,8 @@ def trial(prepared: Prepared, samples: int) -> Trial:
 def preview(prepared: Prepared, samples: int) -> bytes:
     """Draw a contact sheet of samples of the plan: a column a value of its longest axis.
 
+    A row is one source tile, where the plan makes enough of one; else it is a mixture.
+
     Args:
         prepared: the run.
         samples: how many pictures, about; whole rows are drawn.
@@ -158,23 +160,35 @@ def preview(prepared: Prepared, samples: int) -> bytes:
     """
     plan = prepared.plan
     position = max(range(len(plan.axes)), key=lambda place: len(prepared.header["axes"][plan.axes[place]]))
-    axis = plan.axes[position]
-    values = prepared.header["axes"][axis]
+    values = prepared.header["axes"][plan.axes[position]]
     columns = [values[place] for place in np.unique(np.linspace(0, len(values) - 1, _PREVIEW_COLUMNS).astype(int))]
-    rows = -(-samples // len(columns))
-    looked_at = permute(np.arange(min(plan.rows, 4096), dtype=np.int64), plan.rows, plan.seed)
-    found: dict[str, list[int]] = {value: [] for value in columns}
-    subgroups = dict(zip(np.sort(looked_at).tolist(), plan.at(np.sort(looked_at)).subgroups, strict=True))
-    for index in looked_at.tolist():  # in mixed order, so that the pictures come from many sources
-        value = subgroups[index][position]
-        if value in found and len(found[value]) < rows:
-            found[value].append(index)
-    table = _make(prepared, np.array(sorted(itertools.chain(*found.values())), dtype=np.int64)).table
-    pictures: dict[str, list[Pixels]] = {value: [] for value in columns}
-    for value, image in zip(table[axis].to_pylist(), table["image"].to_pylist(), strict=True):
-        pictures[str(value)].append(images.decode(image["bytes"]))
-    cells = [[pictures[value][row] if row < len(pictures[value]) else None for value in columns] for row in range(rows)]
-    return contact_sheet(cells, [""] * rows, [f"{axis} {columns[0]}", *columns[1:]])
+    chosen = _sheet(plan, position, columns, -(-samples // len(columns)))
+    indices = np.unique([index for row in chosen for index in row.values()]).astype(np.int64)
+    made = _make(prepared, indices).table
+    pictures = dict(zip(made["index"].to_pylist(), made["image"].to_pylist(), strict=True))
+    cells = [
+        [images.decode(pictures[row[value]]["bytes"]) if row.get(value) in pictures else None for value in columns]
+        for row in chosen
+    ]
+    return contact_sheet(cells, [""] * len(cells), [f"{plan.axes[position]} {columns[0]}", *columns[1:]])
+
+
+def _sheet(plan: Plan, position: int, columns: list[str], rows: int) -> list[dict[str, int]]:
+    """For each row of a contact sheet, the sample that stands in each column."""
+    # A tile's samples have consecutive numbers: looking at runs of them finds whole rows.
+    starts = permute(np.arange(min(plan.rows, 2 * rows), dtype=np.int64), plan.rows, plan.seed)
+    near = (starts[:, None] + np.arange(_PREVIEW_RUN)).ravel()
+    assignment = plan.at(np.unique(near[near < plan.rows]))
+    by_tile: dict[int, dict[str, int]] = {}
+    by_column: dict[str, list[int]] = {value: [] for value in columns}
+    for index, tile, subgroup in zip(assignment.indices, assignment.tiles, assignment.subgroups, strict=True):
+        if subgroup[position] in by_column:
+            by_tile.setdefault(int(tile), {}).setdefault(subgroup[position], int(index))
+            by_column[subgroup[position]].append(int(index))
+    whole = sorted(by_tile.values(), key=len, reverse=True)[:rows]
+    if sum(map(len, whole)) >= rows * len(columns) * 0.7:
+        return whole
+    return [{value: found[row] for value, found in by_column.items() if row < len(found)} for row in range(rows)]
 
 
 def _make(prepared: Prepared, indices: Integers) -> Made:
