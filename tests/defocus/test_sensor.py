@@ -39,6 +39,19 @@ def test_mean_and_variance_are_those_of_poisson_and_read_noise(photons: float, r
         assert_moments(electrons, mean, variance, mean + 3 * variance**2)
 
 
+@pytest.mark.parametrize("read", [0.0, 2.0, 10.0])
+@pytest.mark.parametrize("photons", [1.0, 3.0, 10.0, 30.0, 100.0, 1e3, 1e4, 1e6])
+def test_four_million_pixels_leave_chance_little_of_the_one_percent(photons: float, read: float) -> None:
+    count = 4_000_000
+    for share in (0.3, 1.0):
+        level = int(share * LEVEL)
+        electrons = exposed(level, photons, read, key=digest64("sensor", level), count=count) * photons / LEVEL
+        mean = photons * level / LEVEL
+        # Read noise alone moves the mean by chance: by 0.005 electrons where it is 10 and there is hardly light.
+        assert abs(electrons.mean() - mean) <= 0.01 * mean + 3 * read / math.sqrt(count)
+        assert electrons.var() == pytest.approx(mean + read**2, rel=0.01)
+
+
 @pytest.mark.parametrize("photons", [1.0, 8.0, 30.0, 500.0])
 def test_what_is_clipped_and_coded_has_the_references_mean_and_variance(photons: float) -> None:
     rng = np.random.default_rng(1)
@@ -87,6 +100,22 @@ def test_normals_are_normal() -> None:
     assert z.std() == pytest.approx(1, abs=0.005)
     assert stats.kstest(z[:100_000], "norm").statistic < 0.006
     assert 3.5 < z.max() < 4.5
+
+
+def test_two_hundred_samples_are_independent_of_one_another() -> None:
+    # As the chain keys them. Each two of 200 fields, at one place and at each other's neighbours.
+    levels = np.full((64, 192), 9000, dtype=np.uint16)
+    for photons, read in ((900.0, 2.0), (9.0, 0.0)):
+        fields = np.array(
+            [sensor.expose(levels, photons, read, digest64(seed, "sensor")).ravel() for seed in range(200)]
+        )
+        fields = (fields - fields.mean(axis=1, keepdims=True)) / fields.std(axis=1, keepdims=True)
+        for shift in (0, 1, 3, 96, 192):
+            correlations = fields @ np.roll(fields, shift, axis=1).T / levels.size
+            if shift == 0:
+                np.fill_diagonal(correlations, 0)
+            assert np.abs(correlations).max() < 5.5 / math.sqrt(levels.size)
+            assert correlations.std() == pytest.approx(1 / math.sqrt(levels.size), rel=0.05)
 
 
 def test_neighbours_and_keys_are_independent() -> None:
