@@ -4,8 +4,9 @@ A level L of full scale F lets lambda = photons * L / F electrons be expected. W
 (Poisson(lambda) + read_noise_e * z) / photons of full scale, z standard normal, clipped to [0, 1].
 
 Every value's randomness is a hash of the sample's key and the value's place, so it does not depend
-on order. Below 16 electrons the Poisson law is drawn exactly from tables; above, a normal with the
-Poisson law's mean, variance and skewness takes its place. Nothing here calls the C library's
+on order. Below 16 electrons the Poisson law is drawn exactly from tables; above, a normal of the same
+mean and variance takes its place, bent to the skewness that the sum of both noises has at half of
+full scale, and Poisson's own where there is no read noise. Nothing here calls the C library's
 functions per value, and square roots are rounded one way by IEEE 754, so the bytes are the same everywhere.
 """
 
@@ -24,12 +25,22 @@ _NORMALS = 4096
 _FEW = 16.0
 _STEPS = 32
 """Tables a unit of sqrt(lambda)."""
+_PIECE = 64
+"""Pixels that are looked at together for one below _FEW."""
 _COUNTS = 64
 """Counts that a table can tell: 12 standard deviations above the mean of 16."""
 
 
 _Constants = tuple[
-    np.float32, np.float32, np.float32, np.uint32, np.uint32, NDArray[np.float32], NDArray[np.uint16], NDArray[np.uint8]
+    np.float32,
+    np.float32,
+    np.float32,
+    np.float32,
+    np.uint32,
+    np.uint32,
+    NDArray[np.float32],
+    NDArray[np.uint16],
+    NDArray[np.uint8],
 ]
 
 
@@ -77,6 +88,7 @@ def _constants(photons: float, read_noise_e: float, key: int) -> _Constants:
         np.float32(photons / LEVEL),
         np.float32(LEVEL / photons),
         np.float32(read_noise_e),
+        np.float32(photons / (photons + 2 * read_noise_e**2) / 6),
         np.uint32(key & 0xFFFFFFFF),
         np.uint32(key >> 32 & 0xFFFFFFFF),
         normal_table(),
@@ -156,6 +168,7 @@ def _expose_row(
     gain: np.float32,
     back: np.float32,
     read: np.float32,
+    skew: np.float32,
     key: np.uint32,
     turn: np.uint32,
     normals: NDArray[np.float32],
@@ -173,23 +186,23 @@ def _expose_row(
         out[x] = normals[random[x] >> np.uint32(19)]
     for x in range(len(levels) - half):
         out[half + x] = normals[(random[x] >> np.uint32(3)) & np.uint32(2 * _NORMALS - 1)]
-    sixth = np.float32(1 / 6)
-    eighteenth = np.float32(1 / 18)
     variance = read * read
-    tiny = np.float32(1e-30)  # keeps 0 / 0 out where there is no light and no read noise
+    for x in range(len(levels)):
+        # Cornish-Fisher: a parabola's worth of skewness, and its small share of the variance taken off.
+        mean = np.float32(levels[x]) * gain
+        z = out[x]
+        spread = np.sqrt(mean + variance - np.float32(2) * skew * skew)
+        out[x] = (mean + spread * z + skew * (z * z - np.float32(1))) * back
+    if np.float32(_least(levels)) * gain < np.float32(_FEW):
+        _expose_few(levels, first, gain, back, read, key, turn, normals, thresholds, aliases, out)
+
+
+@compiled
+def _least(levels: NDArray[np.uint16]) -> np.uint16:
     least = np.uint16(65535)
     for x in range(len(levels)):
-        # Cornish-Fisher: the skewness of Poisson + normal, and its small share of the variance taken off.
-        mean = np.float32(levels[x]) * gain
-        total = mean + variance
-        skew = mean / (total + tiny)
-        z = out[x]
-        count = mean + np.sqrt(total - eighteenth * skew * skew) * z + sixth * skew * (z * z - np.float32(1))
-        out[x] = count * back
-    for x in range(len(levels)):
         least = min(least, levels[x])
-    if np.float32(least) * gain < np.float32(_FEW):
-        _expose_few(levels, first, gain, back, read, key, turn, normals, thresholds, aliases, out)
+    return least
 
 
 @compiled
@@ -206,12 +219,16 @@ def _expose_few(
     aliases: NDArray[np.uint8],
     out: NDArray[np.float32],
 ) -> None:
-    # Found first, without a branch: a branch a pixel would cost more than the normals did.
+    # Found first, in pieces of which most hold none, and without a branch a pixel: it would cost more
+    # than the normals did.
     dark = np.empty(len(levels) + 1, dtype=np.int32)
     count = 0
-    for x in range(len(levels)):
-        dark[count] = x
-        count += 1 if np.float32(levels[x]) * gain < np.float32(_FEW) else 0
+    for start in range(0, len(levels), _PIECE):
+        piece = levels[start : start + _PIECE]
+        if np.float32(_least(piece)) * gain < np.float32(_FEW):
+            for x in range(len(piece)):
+                dark[count] = start + x
+                count += 1 if np.float32(piece[x]) * gain < np.float32(_FEW) else 0
     for place in range(count):
         x = dark[place]
         mean = np.float32(levels[x]) * gain
@@ -234,6 +251,7 @@ def _expose(
     gain: np.float32,
     back: np.float32,
     read: np.float32,
+    skew: np.float32,
     key: np.uint32,
     turn: np.uint32,
     normals: NDArray[np.float32],
@@ -244,7 +262,9 @@ def _expose(
     height, width = levels.shape
     random = np.empty(width, dtype=np.uint32)
     for y in range(height):
-        _expose_row(levels[y], y * width, gain, back, read, key, turn, normals, thresholds, aliases, random, out[y])
+        _expose_row(
+            levels[y], y * width, gain, back, read, skew, key, turn, normals, thresholds, aliases, random, out[y]
+        )
 
 
 @compiled
@@ -253,6 +273,7 @@ def _expose_to_codes(
     gain: np.float32,
     back: np.float32,
     read: np.float32,
+    skew: np.float32,
     key: np.uint32,
     turn: np.uint32,
     normals: NDArray[np.float32],
@@ -266,7 +287,9 @@ def _expose_to_codes(
     noisy = np.empty(width, dtype=np.float32)
     places = np.empty(width, dtype=np.int32)
     for y in range(height):
-        _expose_row(levels[y], y * width, gain, back, read, key, turn, normals, thresholds, aliases, random, noisy)
+        _expose_row(
+            levels[y], y * width, gain, back, read, skew, key, turn, normals, thresholds, aliases, random, noisy
+        )
         for x in range(width):
             value = min(max(noisy[x], np.float32(0)), np.float32(LEVEL))
             places[x] = np.int32(value + np.float32(0.5))

@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private.authentication import authentication_token_setup  # nothing public does it; Ray is pinned
 from ray.data import DataContext
+from ray.exceptions import AuthenticationError
 
 from medsynth.errors import UserError
 
 _ANSWER_SECONDS = 10
+_AUTH_MODE = "RAY_AUTH_MODE"
 _STORAGE_SETTINGS = ("AWS_", "GOOGLE_", "AZURE_")
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray tells a submitted job its own runtime environment."""
@@ -43,7 +46,11 @@ def session(workers: int | None = None) -> Iterator[None]:
         where["runtime_env"] = {"env_vars": _storage_settings()}
     else:
         where = {"address": "local", "num_cpus": workers or os.cpu_count(), "include_dashboard": False}
-    ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+    where |= {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address:
+        _join(address, where)
+    else:
+        ray.init(**where)
     try:
         if address:
             _demand_token()
@@ -54,6 +61,26 @@ def session(workers: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str, where: dict[str, Any]) -> None:
+    try:
+        try:
+            ray.init(**where)
+        except ConnectionError as error:
+            if not isinstance(error.__cause__, AuthenticationError) or _AUTH_MODE in os.environ:
+                raise
+            # `ray start` demands tokens wherever its user's home holds one, and any earlier local session has
+            # put one there, but a driver shows its token only when told to.
+            logging.getLogger(authentication_token_setup.__name__).setLevel(logging.ERROR)
+            authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+            ray.init(**where)
+    except (ConnectionError, AuthenticationError) as error:
+        if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
+            text = "the cluster asks for a token that is not here; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        else:
+            text = "the cluster there takes nobody in; start it again or unset RAY_ADDRESS"
+        raise UserError(f"RAY_ADDRESS={address}: {text}") from error
 
 
 def _storage_settings() -> dict[str, str]:
@@ -78,7 +105,7 @@ def _demand_token() -> None:
     # Whoever reaches the ports of a cluster without tokens runs code on it (CVE-2023-48022); on one
     # machine the operating system's users are the boundary.
     machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-    if len(machines) > 1 and os.environ.get("RAY_AUTH_MODE") != "token":
+    if len(machines) > 1 and os.environ.get(_AUTH_MODE) != "token":
         raise UserError(
             f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: the cluster spans {len(machines)} machines without token "
             "authentication; start it with RAY_AUTH_MODE=token, as cluster.yaml does"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from medsynth import __version__, images
 from medsynth.catalog import metadata
@@ -205,23 +206,14 @@ def _make(prepared: Prepared, indices: Integers) -> Made:
 
 
 def _fitting(catalog: pa.Table, recipe: Recipe, where: str, notes: list[str]) -> pa.Table:
-    sizes = (
-        catalog.select(["width", "height", "mpp"]).group_by(["width", "height", "mpp"]).aggregate([([], "count_all")])
-    )
-    refused = []
-    for row in sizes.to_pylist():
-        why = recipe.refuses(row["width"], row["height"], row["mpp"])
-        if why is not None:
-            refused.append((row["count_all"], (row["width"], row["height"], row["mpp"]), why))
-    if not refused:
-        return catalog
-    if sum(item[0] for item in refused) == catalog.num_rows:
-        why = max(refused, key=lambda item: item[0])[2]
-        raise SpecError(f"{where}: none of its {catalog.num_rows} tiles can be a source, {why}")
-    notes.extend(f"{number} tiles cannot be sources, {reason}" for number, _, reason in refused)
-    bad = {key for _, key, _ in refused}
-    keys = zip(*(catalog[name].to_pylist() for name in ("width", "height", "mpp")), strict=True)
-    return catalog.filter(pa.array([key not in bad for key in keys]))
+    columns = [pc.fill_null(pc.cast(catalog[name], pa.float64()), 0.0) for name in ("width", "height", "mpp")]
+    sizes, kinds, counts = np.unique(np.column_stack(columns), axis=0, return_inverse=True, return_counts=True)
+    whys = [recipe.refuses(int(width), int(height), mpp or None) for width, height, mpp in sizes.tolist()]
+    if all(whys):
+        commonest = whys[int(np.argmax(counts))] if whys else "it is empty"
+        raise SpecError(f"{where}: none of its {catalog.num_rows} tiles can be a source, {commonest}")
+    notes.extend(f"{count} tiles cannot be sources, {why}" for count, why in zip(counts, whys, strict=True) if why)
+    return catalog.filter(pa.array(np.array([why is None for why in whys])[kinds.ravel()]))
 
 
 def _real_counts(spec: Spec, notes: list[str]) -> dict[Subgroup, int] | None:

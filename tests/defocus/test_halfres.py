@@ -22,14 +22,27 @@ def both(image: NDArray[np.uint8], radius: float, size: int) -> tuple[NDArray[np
     return results[0], results[1]
 
 
-@pytest.mark.parametrize("size", [96, 97])
-@pytest.mark.parametrize("radius", [4.0, 6.3, 12.0, 30.0])
+CEILINGS = {
+    3.0: (10, 1.05),
+    4.0: (6, 0.95),
+    5.0: (5, 0.8),
+    6.3: (4, 0.72),
+    9.0: (4, 0.55),
+    12.0: (3, 0.47),
+    30.0: (2, 0.27),
+}
+"""Largest and root-mean-square difference from the exact blur in grey levels, as measured and a little more."""
+
+
+@pytest.mark.parametrize("size", [400, 401])
+@pytest.mark.parametrize("radius", [radius for radius in CEILINGS if radius >= halfres.FROM_RADIUS])
 def test_a_real_image_is_near_the_exact_one(radius: float, size: int) -> None:
     exact, fast = both(images.decode(storage.read("package://skimage/data/ihc.png")), radius, size)
     assert exact.shape == fast.shape == (size, size * 3)
     error = fast - exact
-    assert np.sqrt((error**2).mean()) < 1.5
-    assert np.abs(error).max() <= 8
+    largest, rms = CEILINGS[radius]
+    assert np.abs(error).max() <= largest
+    assert np.sqrt((error**2).mean()) <= rms
     assert abs(error.mean()) < 0.1
 
 
