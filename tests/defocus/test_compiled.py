@@ -29,18 +29,18 @@ SECTIONS: dict[str, dict[str, object]] = {
 }
 
 DIGESTS = {
-    "exact": "3ddb8777c7fa1063",
-    "gamma": "ae0850359a1c7eae",
-    "fast": "7a87ed2c082e90b5",
-    "gaussian": "ccb81f1da5724952",
-    "wave": "e78dd37c6967015e",
-    "few photons": "bd88daf7af868598",
-    "resampled": "47ae77a430bd5c36",
-    "3dhistech-pannoramic-like": "476deaa825c61284",
-    "aperio-at2-like": "7feadc40c6083825",
-    "hamamatsu-nanozoomer-like": "8c520e16f8a8f588",
-    "philips-ufs-like": "fbe7af4e10a24c56",
-    "noise": "75e3e458fcf6baeb",
+    "exact": "b8e9b3cd39f429c5",
+    "gamma": "40274b8b5ac07d81",
+    "fast": "ed4f73978d349bd6",
+    "gaussian": "ff988b903913ffe0",
+    "wave": "b6723291b2da3615",
+    "few photons": "d355beb697b1f7e1",
+    "resampled": "4338353cf29a8f93",
+    "3dhistech-pannoramic-like": "78044cdaf03609a6",
+    "aperio-at2-like": "ea63a70712f1145a",
+    "hamamatsu-nanozoomer-like": "5b3828dccab6b272",
+    "philips-ufs-like": "c8f27157706f19f4",
+    "noise": "01b2c59ee94b90c7",
 }
 
 
