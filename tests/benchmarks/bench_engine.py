@@ -83,10 +83,9 @@ def main() -> None:
         "ray_over_pool": rates["ray"]["median"] / rates["pool"]["median"],
         "s3_over_local": rates["ray-s3"]["median"] / rates["ray"]["median"],
     }
-    print(f"ray / pool: {ratios['ray_over_pool']:.2f} (bar {POOL_BAR}); {starts['median']:.1f} s of it to start Ray")
-    print(
-        f"ray from S3 with {1000 * GET_DELAY_SECONDS:.0f} ms a GET / local: {ratios['s3_over_local']:.2f} (bar {S3_BAR})"
-    )
+    print(f"ray / pool: {ratios['ray_over_pool']:.2f} (bar {POOL_BAR}), {starts['median']:.1f} s to start Ray")
+    delay = f"{1000 * GET_DELAY_SECONDS:.0f} ms a GET"
+    print(f"ray from S3 with {delay} / local: {ratios['s3_over_local']:.2f} (bar {S3_BAR})")
     harness.write(
         "engine",
         {
