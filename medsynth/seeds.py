@@ -10,6 +10,8 @@ import operator
 import numpy as np
 from numpy.typing import NDArray
 
+_WORD = 0xFFFFFFFFFFFFFFFF
+
 
 def digest64(*parts: int | str) -> int:
     """Hash a sequence of names and numbers to 64 bits.
@@ -56,7 +58,7 @@ def uniforms(seed: int, purpose: str, count: int) -> NDArray[np.float64]:
     Args:
         seed: a sample's seed (:func:`sample_seed`).
         purpose: what the numbers are for; another purpose gives an independent stream.
-        count: how many numbers; the first k of a longer draw equal a draw of k.
+        count: how many numbers, a handful; the first k of a longer draw equal a draw of k.
 
     Returns:
         float64 array of shape (count,), each in [0, 1).
@@ -64,8 +66,20 @@ def uniforms(seed: int, purpose: str, count: int) -> NDArray[np.float64]:
     Source:
         Philox4x64-10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
-    key = np.array([digest64(seed, purpose), seed & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).random(count)
+    # The numbers of numpy's Generator(Philox(key=...)).random(count). To build that generator for the
+    # few numbers that a sample needs costs more than to reckon them here.
+    key = (digest64(seed, purpose), int(seed) & _WORD)
+    words = [word for block in range(1, -(-count // 4) + 1) for word in _philox(block, *key)]
+    return np.array([(word >> 11) * 2.0**-53 for word in words[:count]], dtype=np.float64)
+
+
+def _philox(counter: int, key: int, other_key: int) -> tuple[int, int, int, int]:
+    a, b, c, d = counter, 0, 0, 0
+    for _ in range(10):
+        low, high = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
+        a, b, c, d = (high >> 64) ^ b ^ key, high & _WORD, (low >> 64) ^ d ^ other_key, low & _WORD
+        key, other_key = (key + 0x9E3779B97F4A7C15) & _WORD, (other_key + 0xBB67AE8584CAA73B) & _WORD
+    return a, b, c, d
 
 
 def permute(positions: NDArray[np.int64], size: int, key: int) -> NDArray[np.int64]:

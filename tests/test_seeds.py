@@ -92,6 +92,14 @@ def test_a_separator_in_a_name_does_not_separate() -> None:
     assert seeds.digest64("a", "b") != seeds.digest64("a\x1fstr:b")
 
 
+@given(SEEDS, st.text(max_size=9), st.integers(0, 13))
+def test_uniforms_are_numpys_philox(seed: int, purpose: str, count: int) -> None:
+    key = np.array([seeds.digest64(seed, purpose), seed], dtype=np.uint64)
+    assert np.array_equal(
+        seeds.uniforms(seed, purpose, count), np.random.Generator(np.random.Philox(key=key)).random(count)
+    )
+
+
 def test_numpy_s_integers_count_as_python_s() -> None:
     assert seeds.digest64(np.int64(7), "a") == seeds.digest64(7, "a")
     assert seeds.sample_seed(np.uint32(1), np.int32(2)) == seeds.sample_seed(1, 2)
