@@ -1,14 +1,33 @@
-"""What all jobs share: typed flags in, one line and an exit code out."""
+"""What all jobs share: typed flags in, one line and an exit code out.
 
+A job imports this file before anything that takes seconds to load, so that Ctrl-C ends even the loading in one line.
+"""
+
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import typer
-from typer.exceptions import TyperException
+_GOES_ON = "interrupted; what is finished is kept, and the same command goes on from there"
 
-from medsynth import storage
-from medsynth.errors import UserError
+
+def _say(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def _interrupted(*_: object) -> NoReturn:
+    _say(_GOES_ON)
+    os._exit(1)
+
+
+signal.signal(signal.SIGINT, _interrupted)
+
+import typer  # noqa: E402
+from typer.exceptions import TyperException  # noqa: E402
+
+from medsynth import storage  # noqa: E402
+from medsynth.errors import UserError  # noqa: E402
 
 _INTERRUPTED = 130  # typer's code for Ctrl-C
 _JOB_FOLDER = "/runtime_resources/working_dir_files/"
@@ -22,6 +41,7 @@ def run(command: Callable[..., Any]) -> NoReturn:
     Args:
         command: its parameters are the flags, its docstring the help.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to put in order
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
     try:
@@ -33,13 +53,9 @@ def run(command: Callable[..., Any]) -> NoReturn:
         _say(error.format_message())
         sys.exit(2)
     if code == _INTERRUPTED:
-        _say("interrupted; what is finished is kept, and the same command goes on from there")
+        _say(_GOES_ON)
         sys.exit(1)
     sys.exit(0)
-
-
-def _say(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
 
 
 def place(uri: str, flag: str) -> str:

@@ -150,7 +150,10 @@ def honours_put_new(folder: str) -> bool:
         StorageError: the folder cannot be written.
     """
     probe = join(folder, f".medsynth-probe-{secrets.token_hex(8)}")
-    put_new(probe, b"first")
+    try:
+        put_new(probe, b"first")
+    except NotFoundError as error:
+        raise NotFoundError(f"{folder}: cannot be written, there is no such bucket; check the address") from error
     try:
         return not put_new(probe, b"second")
     finally:

@@ -1,5 +1,7 @@
 """What a person sees: names as they are, long tables short, times in units that suit them."""
 
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +35,14 @@ def test_a_long_table_shows_its_ends_and_how_much_is_left_out(
     assert "row14" in shown
     assert "870 more" in shown
     assert "row899" in shown
+
+
+def test_ctrl_c_while_a_job_still_loads_is_one_line() -> None:
+    program = "import os, signal, _cli; os.kill(os.getpid(), signal.SIGINT); raise SystemExit(9)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=JOBS, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: interrupted; what is finished is kept")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.453, "0.45 s"), (70, "70 s"), (150, "2 min"), (1e5, "28 h")])

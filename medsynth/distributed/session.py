@@ -16,7 +16,6 @@ from ray.exceptions import AuthenticationError
 from medsynth.errors import UserError
 
 _ANSWER_SECONDS = 10
-_AUTH_MODE = "RAY_AUTH_MODE"
 _STORAGE_SETTINGS = ("AWS_", "GOOGLE_", "AZURE_")
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray tells a submitted job its own runtime environment."""
@@ -64,23 +63,17 @@ def session(workers: int | None = None) -> Iterator[None]:
 
 
 def _join(address: str, where: dict[str, Any]) -> None:
+    # `ray start` demands tokens wherever its user's home holds one, and any earlier local session has put
+    # one there; but a driver shows its token only when told to.
+    logging.getLogger(authentication_token_setup.__name__).setLevel(logging.ERROR)
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
-        try:
-            ray.init(**where)
-        except ConnectionError as error:
-            if not isinstance(error.__cause__, AuthenticationError) or _AUTH_MODE in os.environ:
-                raise
-            # `ray start` demands tokens wherever its user's home holds one, and any earlier local session has
-            # put one there, but a driver shows its token only when told to.
-            logging.getLogger(authentication_token_setup.__name__).setLevel(logging.ERROR)
-            authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-            ray.init(**where)
+        ray.init(**where)
     except (ConnectionError, AuthenticationError) as error:
-        if isinstance(error, AuthenticationError) or isinstance(error.__cause__, AuthenticationError):
-            text = "the cluster asks for a token that is not here; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
-        else:
-            text = "the cluster there takes nobody in; start it again or unset RAY_ADDRESS"
-        raise UserError(f"RAY_ADDRESS={address}: {text}") from error
+        raise UserError(
+            f"RAY_ADDRESS={address}: the cluster does not let this process in; put its token into RAY_AUTH_TOKEN "
+            "and set RAY_AUTH_MODE=token, or unset RAY_ADDRESS"
+        ) from error
 
 
 def _storage_settings() -> dict[str, str]:
@@ -105,8 +98,15 @@ def _demand_token() -> None:
     # Whoever reaches the ports of a cluster without tokens runs code on it (CVE-2023-48022); on one
     # machine the operating system's users are the boundary.
     machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-    if len(machines) > 1 and os.environ.get(_AUTH_MODE) != "token":
+    if len(machines) > 1 and _cluster_auth_mode() != "token":
         raise UserError(
             f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: the cluster spans {len(machines)} machines without token "
             "authentication; start it with RAY_AUTH_MODE=token, as cluster.yaml does"
         )
+
+
+def _cluster_auth_mode() -> str | None:
+    # A worker has its cluster's setting; that of this process only says what it offers.
+    asked = ray.remote(num_cpus=0)(lambda: os.environ.get("RAY_AUTH_MODE")).remote()
+    mode: str | None = ray.get(asked)
+    return mode

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import ray
 
+from medsynth.distributed import session as sessions
 from medsynth.distributed.session import session
 from medsynth.errors import UserError
 from tests.servers import free_port
@@ -35,6 +36,7 @@ def test_a_dead_cluster_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch, add
 def test_a_clusters_workers_get_the_storage_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("AWS_PROFILE", "lab")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "lab")
     monkeypatch.setattr(ray, "init", lambda **options: given.update(options))
@@ -54,12 +56,24 @@ def test_a_clusters_workers_get_the_storage_settings(monkeypatch: pytest.MonkeyP
 def test_a_cluster_of_several_machines_needs_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [{"NodeManagerAddress": f"10.0.0.{i}", "Alive": True} for i in range(3)]
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # a local session in this process sets it
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")  # what this process offers says nothing of the cluster
     monkeypatch.setattr(ray, "init", lambda **_: None)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(sessions, "_cluster_auth_mode", lambda: None)
     with pytest.raises(UserError, match="spans 3 machines without token authentication"), session():
         pass
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setattr(sessions, "_cluster_auth_mode", lambda: "token")
     with session():
+        pass
+
+
+def test_a_cluster_that_refuses_the_token_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(UserError, match="put its token into RAY_AUTH_TOKEN"), session():
         pass

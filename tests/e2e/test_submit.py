@@ -11,10 +11,11 @@ import psutil
 import pytest
 
 from tests.jobs import REPO, digests, run_job, write_spec
-from tests.servers import free_port
+from tests.servers import S3Server, free_port
 
 pytestmark = pytest.mark.slow
 
+HEAD = "TEST_RAY_HEAD"
 BIN = Path(sys.executable).parent
 
 
@@ -29,7 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
          f"--dashboard-port={dashboard}", f"--temp-dir=/tmp/ray-{port}", "--disable-usage-stats"],
         env=env, check=True, capture_output=True, timeout=120,
     )  # fmt: skip
-    yield {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    yield {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}", HEAD: f"127.0.0.1:{port}"}
     mine = [
         process
         for process in psutil.process_iter(["cmdline"])
@@ -61,6 +62,16 @@ def test_submitted_job_makes_the_same_corpus(cluster: dict[str, str], tmp_path: 
     assert "120 rows, 8 shards" in done.stdout
     assert run_job("generate", "--spec", spec, "--out", tmp_path / "plain").returncode == 0
     assert digests(tmp_path / "submitted") == digests(tmp_path / "plain")
+
+
+def test_a_driver_that_joins_hands_its_storage_settings_on(
+    cluster: dict[str, str], moto_s3: S3Server, tmp_path: Path
+) -> None:
+    bucket = moto_s3.bucket()  # whose address the cluster's own environment does not hold
+    env = {**cluster, **moto_s3.env, "RAY_ADDRESS": cluster[HEAD]}
+    done = run_job("generate", "--spec", write_spec(tmp_path / "spec.yaml"), "--out", f"{bucket}/corpus", env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "120 rows, 8 shards" in done.stdout
 
 
 def test_a_relative_output_inside_the_jobs_folder_is_refused(cluster: dict[str, str], tmp_path: Path) -> None:
