@@ -286,6 +286,8 @@ def _expose_to_codes(
     random = np.empty(width, dtype=np.uint32)
     noisy = np.empty(width, dtype=np.float32)
     places = np.empty(width, dtype=np.int32)
+    # The same numbers seen as unsigned: a signed one might count from the end, and that check costs time.
+    unsigned = places.view(np.uint32)
     for y in range(height):
         _expose_row(
             levels[y], y * width, gain, back, read, skew, key, turn, normals, thresholds, aliases, random, noisy
@@ -295,4 +297,4 @@ def _expose_to_codes(
             places[x] = np.int32(value + np.float32(0.5))
         row = out[y]
         for x in range(width):
-            row[x] = codes[places[x]]
+            row[x] = codes[unsigned[x]]
