@@ -27,7 +27,7 @@ from medsynth.replacement import Lost, Replacement, replace
 from medsynth.spec import Spec
 
 # A block costs the driver about 9 KB until its dataset is done; a wave gives that back.
-WAVE = 4096
+WAVE = 2048
 
 
 @dataclass
@@ -166,9 +166,20 @@ def generate(
 
 
 def _describe(corpus: str) -> None:
-    card.write_card(corpus)
-    report.write_report(corpus)
+    # By a worker: the head of a cluster has no work on it, and the driver's memory stays as it is.
+    error = ray.get(ray.remote(num_cpus=1)(_write_description).remote(corpus))
+    if error is not None:
+        raise UserError(error)
     storage.remove_staging(corpus)
+
+
+def _write_description(corpus: str) -> str | None:
+    try:
+        card.write_card(corpus)
+        report.write_report(corpus)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _summary(prepared: Prepared, corpus: str, tally: _Tally, started: float) -> Summary:
