@@ -81,6 +81,11 @@ def test_verify_finds_it_sound_and_finds_what_is_not(corpus: Path, tmp_path: Pat
     assert done.returncode == 1
     assert "train-00003-of-00008.parquet: its bytes are not those in the manifest" in done.stdout
     assert "train-00005-of-00008.parquet: missing" in done.stdout
+    shard.unlink()
+    done = run_job("generate", "--spec", corpus.parent / "spec.yaml", "--out", broken)
+    assert done.returncode == 0, done.stderr
+    assert "; 32 rows made now" in done.stdout
+    assert digests(broken) == digests(corpus)
 
 
 def test_same_command_again_makes_nothing_and_changes_nothing(corpus: Path) -> None:
@@ -187,6 +192,12 @@ def test_bad_sources_are_replaced_and_told(tmp_path: Path) -> None:
         ("2.png", "missing"), ("4.png", "changed_since_catalog"), ("6.png", "changed_since_catalog"),
     }  # fmt: skip
     assert run_job("verify", tmp_path / "out").returncode == 0
+    for image in images.iterdir():
+        image.unlink()
+    done = run_job("generate", "--spec", spec, "--out", tmp_path / "none")
+    assert "undelivered, rows that found no good tile: 120 (focus_class=0: 4; " in done.stdout
+    assert_one_line(done, "120 rows are undelivered, since sources went bad after the catalog was made")
+    assert "120 of 120 rows are missing" in (tmp_path / "none" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
