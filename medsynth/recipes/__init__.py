@@ -14,13 +14,15 @@ def build(spec: Spec) -> Recipe:
     """The recipe that a spec asks for.
 
     Raises:
-        SpecError: its settings or its axes' values are wrong, or this version has no such recipe.
+        SpecError: its settings or its axes' values are wrong, it has no source, or this version has no such recipe.
     """
     if spec.recipe != "out_of_focus":
         raise SpecError(f"recipe: this version cannot make {spec.recipe!r}; use out_of_focus")
     if spec.skin:
         raise SpecError("skin: the recipe is out_of_focus; remove the section, or set recipe: skin")
     recipe = OutOfFocus.from_spec(spec)
+    if recipe.needs_sources and spec.source is None:
+        raise SpecError("source: the recipe makes its images from tiles; name a catalog or a folder of images")
     made = recipe.made_axes(spec.balance.axes)
     schema.check_axes(spec.balance.axes, made, recipe.parameters)
     return recipe

@@ -77,8 +77,7 @@ def prepare(spec: Spec, recipe: Recipe, catalog: pa.Table | None, where: str) ->
     notes: list[str] = []
     counts: Mapping[Subgroup, int] = {}
     if recipe.needs_sources:
-        if catalog is None:
-            raise SpecError("source: the recipe makes its images from tiles; name a catalog or a folder of images")
+        assert catalog is not None
         catalog = _fitting(catalog, recipe, where, notes)
         selection = sources.select(catalog, axes, group_axes, where)
         table, counts = selection.table, selection.counts
