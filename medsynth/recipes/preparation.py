@@ -25,7 +25,7 @@ from medsynth.seeds import permute
 from medsynth.spec import Spec
 
 # The packages whose version can change a data file's bytes.
-_PINNED = ("numpy", "numba", "pyarrow", "simplejpeg", "pillow", "tifffile", "imagecodecs")
+_PINNED = ("numpy", "numba", "llvmlite", "pyarrow", "simplejpeg", "pillow", "tifffile", "imagecodecs")
 
 _PREVIEW_COLUMNS = 10
 _PREVIEW_RUN = 256
