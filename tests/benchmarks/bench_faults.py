@@ -44,7 +44,7 @@ def main() -> None:
             if disturbance == "driver":
                 told = killed_driver(spec, out, shards, kills, draw)
             elif disturbance == "workers":
-                told = killed_workers(spec, out, EVERY_SECONDS, draw)
+                told = killed_workers(spec, out, EVERY_SECONDS, kills, draw)
             else:
                 told = faulty_server(folder, shards)
             told.setdefault("identical", out.exists() and data_digests(out) == expected)

@@ -56,15 +56,15 @@ def killed_driver(spec: Path, out: Path, shards: int, kills: int, draw: random.R
     return {"kills": kills, "shards_at_kill": at}
 
 
-def killed_workers(spec: Path, out: Path, every_seconds: float, draw: random.Random) -> dict[str, Any]:
-    """SIGKILL a busy worker process every few seconds until the job ends."""
+def killed_workers(spec: Path, out: Path, every_seconds: float, most: int, draw: random.Random) -> dict[str, Any]:
+    """SIGKILL a worker process that makes a shard every few seconds, at the most so often, until the job ends."""
     running, kills = _start(spec, out), 0
     while running.poll() is None:
         time.sleep(draw.uniform(0.5, 1.5) * every_seconds)
         try:
             below = psutil.Process(running.pid).children(recursive=True)
-            busy = [process for process in below if (process.cmdline() or [""])[0].startswith("ray::_")]
-            if busy:
+            busy = [process for process in below if "MapBatches" in (process.cmdline() or [""])[0]]
+            if busy and kills < most:
                 draw.choice(busy).kill()
                 kills += 1
         except psutil.Error:
