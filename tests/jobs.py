@@ -27,6 +27,11 @@ def command(name: str, *args: object) -> list[str]:
     return [sys.executable, str(REPO / "jobs" / f"{name}.py"), *map(str, args)]
 
 
+def own_env() -> dict[str, str]:
+    """This process's environment, without what a Ray session in it has left there (it turns tokens on)."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
 def run_job(
     name: str, *args: object, env: dict[str, str] | None = None, cwd: Path = REPO
 ) -> subprocess.CompletedProcess[str]:
@@ -34,7 +39,7 @@ def run_job(
     return subprocess.run(
         command(name, *args),
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env={**own_env(), **(env or {})},
         capture_output=True,
         text=True,
         timeout=280,

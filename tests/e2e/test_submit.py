@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.jobs import REPO, digests, run_job, write_spec
+from tests.jobs import REPO, digests, own_env, run_job, write_spec
 from tests.servers import S3Server, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -23,13 +23,14 @@ BIN = Path(sys.executable).parent
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A head started by ``ray start``, on free ports, stopped by its process ids."""
     port, dashboard = free_port(), free_port()
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path_factory.mktemp("home"))}
+    env = {**own_env(), "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path_factory.mktemp("home"))}
     before = {process.pid for process in psutil.process_iter()}
-    subprocess.run(
+    started = subprocess.run(
         [BIN / "ray", "start", "--head", f"--port={port}", "--num-cpus=2", "--dashboard-host=127.0.0.1",
          f"--dashboard-port={dashboard}", f"--temp-dir=/tmp/ray-{port}", "--disable-usage-stats"],
-        env=env, check=True, capture_output=True, timeout=120,
+        env=env, check=False, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
+    assert started.returncode == 0, started.stdout + started.stderr
     yield {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}", HEAD: f"127.0.0.1:{port}"}
     mine = [
         process
