@@ -1,0 +1,215 @@
+"""A trained focus network: loading and saving it, and judging images with it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from medsynth import spec, storage
+from medsynth.errors import NotFoundError, Reason, Rejected, UserError
+from medsynth.focus import ordinal
+from medsynth.focus.network import FocusNetwork, NetworkSettings, build
+
+DEFAULT_URI = "package://medsynth/weights/focus.safetensors"
+
+_FORMAT = "medsynth.focus/1"
+_BAND = 512
+
+
+class ModelError(UserError):
+    """A file is not a focus model, or cannot be had."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the network says of each cell of an image; cell (i, j) is the window from (i * stride, j * stride)."""
+
+    probabilities: NDArray[np.float32]
+    """(h, w, K), summing to 1 over the classes."""
+    radius_px: NDArray[np.float32]
+    """(h, w), the expected blur radius."""
+    certainty: NDArray[np.float32]
+    """(h, w), 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the network says of one image."""
+
+    probabilities: NDArray[np.float32]
+    """(K,), the certainty-weighted mean of its cells."""
+    focus_class: int
+    """The median class."""
+    radius_px: float
+    """Expected blur radius in pixels."""
+    radius_um: float | None
+    """The same in micrometres; None where the pixel size is not known."""
+    certainty: float
+    """Mean certainty of the cells, 0 to 1."""
+
+
+class FocusModel:
+    """A focus network with what it needs to be used.
+
+    Args:
+        network: the network, trained.
+        radii_px: the blur radius of each of its classes.
+        about: what else is known of it, kept as JSON beside the weights: data, settings, figures.
+        sha256: of the file that it came from, if it came from one.
+
+    Raises:
+        ValueError: the table has another number of classes than the network.
+    """
+
+    def __init__(
+        self, network: FocusNetwork, radii_px: tuple[float, ...], about: dict[str, Any], sha256: str | None = None
+    ) -> None:
+        if len(radii_px) != network.settings.classes:
+            raise ValueError(f"{len(radii_px)} radii for {network.settings.classes} classes")
+        self.network = network.eval()
+        self.radii_px = radii_px
+        self.about = about
+        self._sha256 = sha256
+
+    @classmethod
+    def load(cls, uri: str | None = None) -> "FocusModel":
+        """Read a model.
+
+        Args:
+            uri: a safetensors file; the shipped one by default.
+
+        Raises:
+            ModelError: there is none, or it is not a focus model.
+            StorageError: it cannot be read.
+        """
+        where = uri or DEFAULT_URI
+        try:
+            data = storage.read(where)
+        except NotFoundError as error:
+            raise ModelError(f"{where}: no such file; name the weights that jobs/train_focus.py made") from error
+        return cls.from_bytes(data, where)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> "FocusModel":
+        """Read a model from the bytes of its file.
+
+        Args:
+            data: the safetensors file.
+            where: its name, for messages.
+
+        Raises:
+            ModelError: it is not a focus model.
+        """
+        try:
+            weights = safetensors.torch.load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+            described = json.loads(header.get("medsynth", "{}"))
+        except (safetensors.SafetensorError, ValueError) as error:
+            raise ModelError(f"{where}: not a safetensors file; name weights that jobs/train_focus.py made") from error
+        if described.get("format") != _FORMAT:
+            raise ModelError(f"{where}: no focus model of this version; name weights that jobs/train_focus.py made")
+        network = build(spec.parse(NetworkSettings, described["network"], where))
+        try:
+            network.load_state_dict(weights)
+            return cls(network, tuple(described["radii_px"]), described["about"], hashlib.sha256(data).hexdigest())
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ModelError(f"{where}: the weights do not fit the settings beside them; train it anew") from error
+
+    def to_bytes(self) -> bytes:
+        """The model as a safetensors file, the same bytes for the same model."""
+        described = {
+            "format": _FORMAT,
+            "network": self.network.settings.model_dump(mode="json"),
+            "radii_px": self.radii_px,
+            "about": self.about,
+        }
+        weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
+        return safetensors.torch.save(weights, {"medsynth": json.dumps(described, sort_keys=True)})
+
+    def save(self, uri: str) -> None:
+        """Write the model, over whatever is there.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        storage.put(uri, self.to_bytes())
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the model's file."""
+        if self._sha256 is None:
+            self._sha256 = hashlib.sha256(self.to_bytes()).hexdigest()
+        return self._sha256
+
+    @property
+    def stride(self) -> int:
+        """Pixels from cell to cell."""
+        return self.network.stride
+
+    @property
+    def field(self) -> int:
+        """Side of a cell's window in pixels."""
+        return self.network.field
+
+    def score_map(self, image: NDArray[np.uint8]) -> Scores:
+        """Judge an image cell by cell.
+
+        Args:
+            image: (H, W, 3) uint8 RGB. A large image may be given in bands: bands whose first row is a
+                multiple of ``stride`` give the rows of cells that the whole gives.
+
+        Returns:
+            h = (H - field) // stride + 1 rows of cells and w likewise.
+
+        Raises:
+            Rejected: the image is smaller than one cell.
+        """
+        if min(image.shape[:2]) < self.field:
+            found = f"{image.shape[1]}x{image.shape[0]} px"
+            raise Rejected(Reason.TOO_SMALL, f"{found}; the focus network needs {self.field} a side")
+        rows = (image.shape[0] - self.field) // self.stride + 1
+        step = max(1, (_BAND - self.field) // self.stride + 1)
+        with torch.inference_mode():
+            bands = []
+            for first in range(0, rows, step):
+                last = min(first + step, rows) - 1
+                band = image[first * self.stride : last * self.stride + self.field]
+                pixels = torch.from_numpy(np.require(band, requirements=["C", "W"]))
+                bands.append(torch.softmax(self.network(pixels[None]), dim=1))
+            probabilities = torch.cat(bands, dim=2)
+            return Scores(
+                probabilities[0].permute(1, 2, 0).contiguous().numpy(),
+                ordinal.expected_radius(probabilities, self.radii_px)[0].numpy(),
+                ordinal.certainty(probabilities)[0].numpy(),
+            )
+
+    def score(self, image: NDArray[np.uint8], mpp: float | None = None) -> Score:
+        """Judge an image as a whole.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            mpp: micrometres a pixel, None where unknown.
+
+        Raises:
+            Rejected: the image is smaller than one cell.
+
+        Source:
+            Yang et al. 2018: the certainty-weighted mean over an image's patches.
+        """
+        cells = self.score_map(image)
+        weights = cells.certainty[:, :, None].astype(np.float64) + 1e-6
+        mean = (cells.probabilities * weights).sum(axis=(0, 1)) / weights.sum()
+        radius = float(mean @ np.array(self.radii_px))
+        return Score(
+            mean.astype(np.float32),
+            int(np.searchsorted(np.cumsum(mean), 0.5 * mean.sum())),
+            radius,
+            None if mpp is None else radius * mpp,
+            float(cells.certainty.mean()),
+        )

@@ -1,0 +1,93 @@
+"""Models on disk and what they say of images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medsynth.defocus.settings import DEFAULT_RADII_PX
+from medsynth.errors import Reason, Rejected
+from medsynth.focus.model import FocusModel, ModelError
+from medsynth.focus.network import NetworkSettings, build
+
+
+@pytest.fixture(scope="module")
+def model() -> FocusModel:
+    torch.manual_seed(2)
+    return FocusModel(build(NetworkSettings(width=8)), DEFAULT_RADII_PX, {"data": "none"})
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(4).integers(0, 256, (700, 330, 3), dtype=np.uint8)
+
+
+def test_a_saved_model_says_the_same(model: FocusModel, image: np.ndarray, tmp_path: Path) -> None:
+    uri = str(tmp_path / "m.safetensors")
+    model.save(uri)
+    again = FocusModel.load(uri)
+    assert again.sha256 == model.sha256
+    assert again.about == {"data": "none"}
+    assert again.radii_px == DEFAULT_RADII_PX
+    np.testing.assert_array_equal(again.score_map(image).probabilities, model.score_map(image).probabilities)
+
+
+def test_maps_have_the_cells_and_ranges_said(model: FocusModel, image: np.ndarray) -> None:
+    scores = model.score_map(image)
+    rows, columns = ((side - model.field) // model.stride + 1 for side in image.shape[:2])
+    assert scores.probabilities.shape == (rows, columns, 30)
+    np.testing.assert_allclose(scores.probabilities.sum(axis=2), 1, atol=1e-5)
+    assert scores.radius_px.shape == scores.certainty.shape == (rows, columns)
+    assert 0 <= scores.certainty.min() <= scores.certainty.max() <= 1
+    assert 0 <= scores.radius_px.min() <= scores.radius_px.max() <= DEFAULT_RADII_PX[-1]
+
+
+def test_bands_give_the_map_of_the_whole(model: FocusModel, image: np.ndarray) -> None:
+    whole = model.score_map(image).probabilities
+    first = 0
+    for rows in (1, 3, len(whole) - 4):
+        band = image[first * model.stride : (first + rows - 1) * model.stride + model.field]
+        np.testing.assert_allclose(model.score_map(band).probabilities, whole[first : first + rows], atol=1e-5)
+        first += rows
+    assert first == len(whole)
+
+
+def test_a_view_into_a_larger_image_is_judged_as_its_copy(model: FocusModel, image: np.ndarray) -> None:
+    view = image[5:405, 7:300]
+    np.testing.assert_array_equal(model.score_map(view).radius_px, model.score_map(view.copy()).radius_px)
+
+
+def test_the_score_is_the_weighted_mean(model: FocusModel, image: np.ndarray) -> None:
+    score = model.score(image, mpp=0.25)
+    assert score.probabilities.sum() == pytest.approx(1, abs=1e-4)
+    assert score.radius_um == pytest.approx(score.radius_px / 4)
+    assert model.score(image).radius_um is None
+    cells = model.score_map(image)
+    assert cells.radius_px.min() <= score.radius_px <= cells.radius_px.max()
+
+
+def test_images_smaller_than_a_cell_are_rejected(model: FocusModel) -> None:
+    with pytest.raises(Rejected) as why:
+        model.score(np.zeros((model.field - 1, 500, 3), dtype=np.uint8))
+    assert why.value.reason is Reason.TOO_SMALL
+
+
+@pytest.mark.parametrize("data", [b"", b"not a model", b"\x00" * 100, b"PK\x03\x04" + b"\x00" * 200])
+def test_other_files_are_no_models(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(ModelError, match="train_focus"):
+        FocusModel.load(str(tmp_path / "x"))
+
+
+def test_foreign_safetensors_are_no_models(tmp_path: Path) -> None:
+    import safetensors.torch
+
+    (tmp_path / "x").write_bytes(safetensors.torch.save({"a": torch.zeros(3)}))
+    with pytest.raises(ModelError, match="no focus model"):
+        FocusModel.load(str(tmp_path / "x"))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        FocusModel.load(str(tmp_path / "none.safetensors"))
