@@ -41,7 +41,7 @@ class ProgressLine:
             return
         self._shown = now
         rate = fresh / max(1e-9, now - self._started)
-        left = _clock((total - done) / rate) if rate and done < total else "0:00"
+        left = clock((total - done) / rate) if rate and done < total else "0:00"
         share = 100 * done / max(1, total)
         text = f"{done:,} of {total:,} {self._unit} ({share:.0f} %), {rate:,.0f} {self._unit}/s, {left} left{note}"
         print(
@@ -84,7 +84,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     console.print(drawn)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A length of time as minutes and seconds, with hours where there are any."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -44,6 +44,10 @@ class CorpusError(UserError):
     """A corpus is incomplete, damaged, or not what it says it is."""
 
 
+class TrainingError(UserError):
+    """A training run cannot be done, or cannot go on, as it was asked for."""
+
+
 class SyntheticSplitError(UserError, ValueError):
     """Synthetic images were asked for as validation or test data."""
 

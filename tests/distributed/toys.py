@@ -1,0 +1,82 @@
+"""A training run small enough to be done in a test, with all the parts of a real one."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from medsynth.distributed.training import Arrays, Average
+from medsynth.errors import SpecError
+
+
+class Line:
+    """A straight line fitted by Adam."""
+
+    def __init__(self, average: Average, pause: float) -> None:
+        self.weights = torch.zeros(3, requires_grad=True)
+        self.optimizer = torch.optim.Adam([self.weights], lr=0.05)
+        self.average = average
+        self.pause = pause
+
+    def step(self, batch: Arrays) -> dict[str, torch.Tensor]:
+        time.sleep(self.pause)
+        inputs, wanted = torch.from_numpy(batch["x"].copy()), torch.from_numpy(batch["y"].copy())
+        loss = (inputs @ self.weights - wanted).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        assert self.weights.grad is not None
+        self.average([self.weights.grad])
+        self.optimizer.step()
+        return {"loss": loss.detach()}
+
+    def rates(self) -> dict[str, float]:
+        return {"first_weight": float(self.weights[0])}
+
+    def validate(self, batches: Sequence[Arrays]) -> dict[str, float]:
+        return {"held_out": float(sum(batch["x"].sum() for batch in batches))}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        kept = self.optimizer.state[self.weights]
+        return {"weights": self.weights.detach(), **{f"adam.{name}": kept[name] for name in kept}}
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            self.weights.copy_(state["weights"])
+        self.optimizer.state[self.weights] = {
+            name.removeprefix("adam."): tensor for name, tensor in state.items() if name.startswith("adam.")
+        }
+
+
+@dataclass(frozen=True)
+class ToyPace:
+    steps: int = 60
+    batch: int = 12
+    log_every: int = 5
+    validate_every: int = 20
+    checkpoint_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ToyJob:
+    out: str
+    pace: ToyPace = field(default=ToyPace())
+    held_out_batches: int = 3
+    bad_step: int = -1
+    bad_target: float = 0.0
+    pause: float = 0.0
+
+    def learner(self, device: torch.device, average: Average) -> Line:
+        return Line(average, self.pause)
+
+    def batch(self, step: int, rank: int, workers: int) -> Arrays:
+        if step == self.bad_step:
+            raise SpecError("tile 7: gone; put it back")
+        each = self.pace.batch // workers
+        inputs = np.random.default_rng(step).normal(size=(self.pace.batch, 3)).astype(np.float32)
+        inputs = inputs[rank * each : (rank + 1) * each]
+        return {"x": inputs, "y": inputs @ np.array([1, -2, 3], np.float32) + np.float32(self.bad_target)}
+
+    def held_out(self, number: int) -> Arrays:
+        return {"x": np.full((2, 3), number, np.float32)}
