@@ -14,6 +14,7 @@ from medsynth.catalog import table as catalog
 from medsynth.distributed import indexing, runs, training
 from medsynth.distributed.session import session
 from medsynth.focus import run as focus
+from medsynth.focus.feed import is_corpus
 from medsynth.focus.run import FocusRun
 from medsynth.focus.training import FIGURES
 
@@ -91,7 +92,7 @@ def _show_result(rows: list[runs.Row]) -> None:
 
 def _tiles(source: str, order: focus.Order, name: str) -> str:
     """The source itself where it is a catalog or a corpus, else the catalog that is made of it now."""
-    if catalog.is_catalog(source) or focus.is_corpus(source):
+    if catalog.is_catalog(source) or is_corpus(source):
         return source
     out = storage.join(order.out, name)
     line = ProgressLine("files")

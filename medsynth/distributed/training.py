@@ -11,35 +11,30 @@ that dies takes the group down; Ray starts it again, and each worker goes on fro
 
 import functools
 import logging
+import math
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import pyarrow as pa
 import ray
 import ray.train
 import torch
 import torch.distributed
-from numpy.typing import NDArray
-from ray.data import DataContext, TaskPoolStrategy
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
 from medsynth.distributed import runs
+from medsynth.distributed.pipeline import Arrays, Feed, Share, batches
 from medsynth.errors import TrainingError, UserError
 
-Arrays = dict[str, NDArray[Any]]
 Average = Callable[[Sequence[torch.Tensor]], None]
 """Replaces each tensor by its mean over all workers, in place."""
 
-# A block costs memory in the worker until its dataset is done; a wave gives that back.
-_WAVE = 2048
-_SAMPLES_PER_TASK = 256
 _RESTARTS = 3
 _POLL_SECONDS = 0.2
 
@@ -88,7 +83,7 @@ class Learner(Protocol):
 
 
 class Job(Protocol):
-    """One training run, as every worker and every sample task must know it: small, and picklable."""
+    """One training run, as every worker must know it: small, and picklable."""
 
     @property
     def out(self) -> str:
@@ -99,17 +94,15 @@ class Job(Protocol):
         """How long the run is."""
 
     @property
+    def feed(self) -> Feed:
+        """What it learns from; sample tasks are given this and nothing else."""
+
+    @property
     def held_out_batches(self) -> int:
         """How many batches there are to validate on; 0 for no validation."""
 
     def learner(self, device: torch.device, average: Average) -> Learner:
         """What learns, at its start; the same on every worker."""
-
-    def batch(self, step: int, rank: int, workers: int) -> Arrays:
-        """One worker's share of one step; a pure function of its arguments."""
-
-    def held_out(self, number: int) -> Arrays:
-        """One batch to validate on; a pure function of its number."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +122,18 @@ class Progress:
     """Share of that time in which the first worker waited for its batches."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Shares:
     """CPUs of one worker and of its sample tasks."""
 
+    threads: int
+    """Of the worker's own reckoning."""
     trainer: float
+    """CPUs reserved for it."""
     tasks: int
+    """Sample tasks at the same time."""
+    task: float
+    """CPUs reserved for each of them."""
 
 
 class _Board:
@@ -177,7 +176,7 @@ def train(
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"job": ray.put(job), "board": board, "shares": shares},
+        train_loop_config={"job": job, "feed": [ray.put(job.feed)], "board": board, "shares": shares},
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpu,
@@ -239,19 +238,25 @@ def processors(device: Literal["auto", "cpu", "gpu"], workers: int | None) -> tu
 
 
 def _shares(workers: int, gpu: bool) -> _Shares:
-    # Half of the CPUs for the workers and half for their samples; with GPUs, one each and the rest for samples.
-    # Never all of them for the workers: they would wait for samples that nothing is left to make.
     nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     each = sum(nodes) / workers
-    trainer = min(each / 2, max(nodes) / 2, 1 if gpu else each)
-    trainer = float(int(trainer)) if trainer >= 1 else round(trainer, 3)
-    return _Shares(trainer, max(1, int(each - trainer)))
+    threads = 1 if gpu else max(1, int(min(each, max(nodes)) / 3))
+    # Never all CPUs for the workers: they would wait for samples that nothing is left to make. On a small machine
+    # there is one task more than fits, which uses what a waiting worker leaves idle.
+    trainer = float(threads) if each >= 4 else each / 4
+    tasks = max(1, math.ceil(each - trainer))
+    return _Shares(threads, _floor(trainer), tasks, min(1.0, _floor((each - trainer) / tasks)))
+
+
+def _floor(cpus: float) -> float:
+    # Ray counts in ten-thousandths.
+    return math.floor(cpus * 10_000) / 10_000
 
 
 def _work(config: dict[str, Any]) -> None:
     board = config["board"]
     try:
-        _train(ray.get(config["job"]), config["job"], board, config["shares"])
+        _train(config["job"], config["feed"][0], board, config["shares"])
     except UserError as error:
         ray.get(board.add.remote(str(error)))
         raise
@@ -265,10 +270,10 @@ class _Clock:
     waited: float = 0.0
 
 
-def _train(job: Job, reference: Any, board: Any, shares: _Shares) -> None:
+def _train(job: Job, feed: Any, board: Any, shares: _Shares) -> None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    torch.set_num_threads(max(1, int(shares.trainer)))
+    torch.set_num_threads(shares.threads)
     pace = job.pace
     learner = job.learner(get_device(), functools.partial(_average, workers))
     done, rows = _resume(job, learner)
@@ -276,10 +281,11 @@ def _train(job: Job, reference: Any, board: Any, shares: _Shares) -> None:
     clock, saved = _Clock(), time.monotonic()
     sums: dict[str, torch.Tensor] = {}
     since = 0
-    batches = _made(reference, _Part(rank, workers), done, pace.steps, pace.batch // workers, shares.tasks)
+    own = Share(rank, workers)
+    made = batches(feed, own, done, pace.steps, pace.batch // workers, shares.tasks, shares.task)
     for step in range(done + 1, pace.steps + 1):
         asked = time.monotonic()
-        batch = next(batches)
+        batch = next(made)
         clock.waited += time.monotonic() - asked
         for name, loss in learner.step(batch).items():
             sums[name] = sums[name] + loss if name in sums else loss
@@ -293,7 +299,7 @@ def _train(job: Job, reference: Any, board: Any, shares: _Shares) -> None:
         if rank == 0:
             figures: dict[str, float] = {}
             if job.held_out_batches and (step % pace.validate_every == 0 or step == pace.steps):
-                held_out = held_out or _held_out(job, reference, shares.tasks)
+                held_out = held_out or _held_out(job, feed, shares)
                 figures = learner.validate(held_out)
             rates = learner.rates()
             rows.append(runs.row(step, {**losses, **rates, **figures}))
@@ -340,71 +346,8 @@ def _means(sums: Mapping[str, torch.Tensor], steps: int) -> dict[str, float]:
     return dict(zip(sums, flat.tolist(), strict=True))
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Which of a job's batches a pipeline makes: a worker's share of the steps, or the held-out ones."""
-
-    rank: int
-    workers: int
-    held_out: bool = False
-
-    def make(self, job: Job, number: int) -> Arrays:
-        return job.held_out(number) if self.held_out else job.batch(number, self.rank, self.workers)
-
-
-def _held_out(job: Job, reference: Any, tasks: int) -> list[Arrays]:
+def _held_out(job: Job, feed: Any, shares: _Shares) -> list[Arrays]:
     # Copied out of the object store, which would otherwise be smaller by them for the rest of the run.
-    part = _Part(0, 1, held_out=True)
-    return [
-        {name: array.copy() for name, array in batch.items()}
-        for batch in _made(reference, part, 0, job.held_out_batches, _SAMPLES_PER_TASK, tasks)
-    ]
-
-
-def _made(reference: Any, part: _Part, first: int, last: int, samples: int, tasks: int) -> Iterator[Arrays]:
-    """Batches from ``first`` up to but not including ``last``, made ahead by sample tasks, in order."""
-    context = DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    each = max(1, _SAMPLES_PER_TASK // samples)
-    expected = first
-    for start in range(first, last, _WAVE * each):
-        count = min(_WAVE * each, last - start)
-        made = ray.data.range(count, override_num_blocks=-(-count // each)).map_batches(
-            _make,  # type: ignore[arg-type]  # Ray's types do not know fn_kwargs
-            batch_size=None,
-            batch_format="pyarrow",
-            fn_kwargs={"reference": [reference], "part": part, "start": start},
-            compute=TaskPoolStrategy(size=tasks),
-            num_cpus=1,
-        )
-        for block in made.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
-            if "error" in block:
-                raise UserError(block["error"][0])
-            for place, number in enumerate(block.pop("number")):
-                if number != expected:
-                    raise RuntimeError(f"batch {number} came where batch {expected} was due")
-                expected += 1
-                yield {str(name): column[place] for name, column in block.items()}
-
-
-def _make(rows: Any, reference: list[Any], part: _Part, start: int) -> Any:
-    job = _fetched(reference[0])
-    numbers = [start + number for number in rows["id"].to_pylist()]
-    try:
-        made = [part.make(job, number) for number in numbers]
-    except UserError as error:
-        # An error of the user's comes back as a value: Ray would wrap it.
-        return pa.table({"error": [str(error)]})
-    return {
-        "number": np.array(numbers, dtype=np.int64),
-        **{name: np.stack([batch[name] for batch in made]) for name in made[0]},
-    }
-
-
-@functools.lru_cache(maxsize=2)
-def _fetched(reference: Any) -> Job:
-    job: Job = ray.get(reference)
-    return job
+    share = Share(0, 1, held_out=True)
+    made = batches(feed, share, 0, job.held_out_batches, job.pace.batch, shares.tasks, shares.task)
+    return [{name: array.copy() for name, array in batch.items()} for batch in made]

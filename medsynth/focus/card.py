@@ -35,9 +35,11 @@ def text(about: Mapping[str, Any], curve: Sequence[Mapping[str, str]], command: 
         "",
         "## Data",
         "",
-        f"- trained on: `{training['uri']}` (digest `{training['digest'][:16]}`)",
+        f"- trained on: `{about['source']}` (digest `{training['digest'][:16]}`)",
         f"- slides held out: {held}",
-        f"- validated on: `{validation['uri']}`" if validation else "- validated on: nothing",
+        f"- validated on: {f'`{about["validate_on"]}`' if about['validate_on'] else 'the slides held out'}"
+        if validation
+        else "- validated on: nothing",
         "",
         "Its training samples are synthetic: real tiles that a computer put out of focus. No real image out of "
         "focus was learnt from.",

@@ -1,42 +1,31 @@
-"""One training run of the focus network: what it learns from, what is held out, and what it leaves behind.
+"""One training run of the focus network: what was asked for, what is held out, and what it leaves behind.
 
-Real tiles are parted by slide, and degraded differently for every sample; a corpus is already degraded and
-is training data as a whole, so there the held-out tiles come from elsewhere. No Ray here.
+Real tiles are parted by slide. A corpus is training data as a whole, so there the held-out tiles come from
+elsewhere. No Ray here.
 """
 
-import functools
-import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from medsynth import seeds, spec, storage
-from medsynth.catalog import table
-from medsynth.corpus import manifest, reader, sources
-from medsynth.defocus import chain, device
-from medsynth.defocus.settings import ChainSettings
-from medsynth.errors import CatalogError, CorpusError, Rejected, TrainingError
-from medsynth.focus import card, network, samples
+from medsynth.corpus import reader
+from medsynth.errors import TrainingError
+from medsynth.focus import card, network
+from medsynth.focus.feed import HELD_OUT_BATCH, Feed, Tiles, catalog_tiles, corpus_tiles, is_corpus, smallest_tile
 from medsynth.focus.model import FocusModel
-from medsynth.focus.samples import SampleSettings, Source, Tile
+from medsynth.focus.samples import SampleSettings
 from medsynth.focus.training import FIGURES, LearningSettings, Trainer
 from medsynth.spec import Index
 
 WEIGHTS = "focus.safetensors"
 CARD = "README.md"
-HELD_OUT_BATCH = 64
-_WINDOW_SHARDS = 8
 _FORMAT = "medsynth-training-1"
-_DIGESTED = ["uri", "row", "x", "y", "width", "height", "sha256", "in_focus"]
 
 
 class TrainSettings(LearningSettings):
@@ -148,32 +137,6 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """Tiles by rule, so that a worker opens them itself; the tiles' pixels never travel."""
-
-    uri: str
-    """Of a catalog or a corpus."""
-    digest: str
-    """Of what it held when the run was set up."""
-    corpus: bool = False
-    slide_column: str | None = None
-    smallest: int = 1
-    """Pixels on a side below which a tile gives no sample."""
-    slides: tuple[str, ...] = ()
-    """The slides held out."""
-    inside: bool = False
-    """Whether these are the tiles of those slides, or of all the others."""
-
-    def opened(self) -> Source:
-        """The tiles of a catalog.
-
-        Raises:
-            CatalogError: it is not the catalog that it was.
-        """
-        return _opened(self)
-
-
-@dataclass(frozen=True)
 class FocusRun:
     """All that a worker must know of a run; small, and picklable."""
 
@@ -192,14 +155,16 @@ class FocusRun:
         return self.order.settings
 
     @property
-    def seed(self) -> int:
-        """Of the order."""
-        return self.order.seed
-
-    @property
     def pace(self) -> TrainSettings:
         """How long the run is, and when it looks up."""
         return self.settings
+
+    @property
+    def feed(self) -> Feed:
+        """What it learns from."""
+        own = self.settings
+        held_out = own.validation_samples if self.validation else 0
+        return Feed(self.training, self.validation, own.samples, self.order.seed, own.batch, held_out)
 
     @property
     def held_out_batches(self) -> int:
@@ -212,39 +177,7 @@ class FocusRun:
 
     def trainer(self, device: torch.device, average: Callable[[Sequence[Tensor]], None] = lambda _: None) -> Trainer:
         """The network at its start."""
-        return Trainer(self.settings, self.settings.samples.radii_px, device, self.seed, average)
-
-    def batch(self, step: int, rank: int, workers: int) -> dict[str, NDArray[Any]]:
-        """One worker's share of one step, a pure function of its arguments.
-
-        Raises:
-            TrainingError: a tile cannot be read.
-        """
-        share = self.settings.batch // workers
-        first = step * self.settings.batch + rank * share
-        source = _window(self.training, self.seed, step, self.settings.batch) if self.training.corpus else None
-        return self._made(source or self.training.opened(), self.settings.samples, self.seed, first, share)
-
-    def held_out(self, number: int) -> dict[str, NDArray[Any]]:
-        """One batch to validate on: tiles of held-out slides through the chain, without what only training needs.
-
-        Raises:
-            TrainingError: a tile cannot be read.
-        """
-        assert self.validation is not None
-        seed = seeds.digest64(self.seed, "held out") >> 1
-        first = number * HELD_OUT_BATCH
-        count = min(HELD_OUT_BATCH, self.settings.validation_samples - first)
-        return self._made(self.validation.opened(), self.settings.samples.plain(), seed, first, count)
-
-    def _made(
-        self, source: Source, settings: SampleSettings, seed: int, first: int, count: int
-    ) -> dict[str, NDArray[Any]]:
-        try:
-            images, radii = samples.make_batch(source, settings, seed, range(first, first + count))
-        except Rejected as error:
-            raise TrainingError(f"{self.training.uri}: {error}; mend the image, or index the source again") from error
-        return {"images": images, "radii": radii}
+        return Trainer(self.settings, self.settings.samples.radii_px, device, self.order.seed, average)
 
     def header(self) -> dict[str, Any]:
         """All that decides the result, for ``training.json``."""
@@ -313,16 +246,16 @@ def set_up(order: Order, source: str, validate_on: str | None = None) -> FocusRu
         TrainingError: the slides cannot be parted.
     """
     settings = order.settings
-    smallest = _smallest(settings.samples)
+    smallest = smallest_tile(settings.samples)
     if is_corpus(source):
-        training, slides = _corpus_tiles(source, settings.samples.size)
+        training, slides = corpus_tiles(source, settings.samples.size)
     else:
-        training = _catalog_tiles(source, settings.slide_column, smallest)
+        training = catalog_tiles(source, settings.slide_column, smallest)
         slides = set(training.opened().slides)
     if validate_on is not None:
         if is_corpus(validate_on):  # which the reader refuses, saying why
             reader.open_corpus(validate_on, split="validation")
-        other = _catalog_tiles(validate_on, settings.slide_column, smallest)
+        other = catalog_tiles(validate_on, settings.slide_column, smallest)
         both = tuple(sorted(set(other.opened().slides) & slides))
         validation = replace(other, slides=both)
         if not len(validation.opened()):
@@ -332,11 +265,6 @@ def set_up(order: Order, source: str, validate_on: str | None = None) -> FocusRu
         return FocusRun(order, training, None)
     held = _held_out(sorted(slides), settings, source)
     return FocusRun(order, replace(training, slides=held), replace(training, slides=held, inside=True))
-
-
-def is_corpus(uri: str) -> bool:
-    """Whether a corpus (whole or not) stands at a URI."""
-    return storage.head(storage.join(uri, manifest.HEADER)) is not None
 
 
 def _held_out(slides: Sequence[str], settings: TrainSettings, source: str) -> tuple[str, ...]:
@@ -359,115 +287,3 @@ def _held_out(slides: Sequence[str], settings: TrainSettings, source: str) -> tu
 
 def _described(tiles: Tiles) -> dict[str, Any]:
     return {"uri": tiles.uri, "digest": tiles.digest, "slides": list(tiles.slides), "inside": tiles.inside}
-
-
-def _smallest(settings: SampleSettings) -> int:
-    """Side of a tile from which every sample can be made."""
-    base = ChainSettings(radii_px=(settings.radii_px[-1],))
-    chains = [base, *(chain.with_device(base, device.load(name)) for name in device.known())]
-    margins = [chain.crop_margin(one.model_copy(update={"mpp": 1.0}), 1.0) for one in chains]
-    return settings.size + 2 * max(margins)
-
-
-def _catalog_tiles(uri: str, slide_column: str | None, smallest: int) -> Tiles:
-    tiles = Tiles(uri, _catalog_digest(uri), slide_column=slide_column, smallest=smallest)
-    if not len(tiles.opened()):
-        raise CatalogError(
-            f"{uri}: every tile in focus is smaller than {smallest} px; index it with --tile-size {smallest}"
-        )
-    return tiles
-
-
-def _catalog_digest(uri: str) -> str:
-    return _digest(table.read(uri, _DIGESTED))
-
-
-def _digest(found: pa.Table) -> str:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, found.schema.remove_metadata()) as writer:
-        writer.write_table(found.combine_chunks().replace_schema_metadata(None))
-    return hashlib.sha256(sink.getvalue()).hexdigest()
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(tiles: Tiles) -> Source:
-    base, slides, sides = _catalog(tiles.uri, tiles.digest, tiles.slide_column)
-    named = set(tiles.slides)
-    chosen = [
-        i
-        for i, (slide, side) in enumerate(zip(slides, sides, strict=True))
-        if side >= tiles.smallest and (slide in named) == tiles.inside
-    ]
-    whole = Source(slides, base.__getitem__, base.own_blur2, 0)
-    return whole.subset(chosen)
-
-
-@functools.lru_cache(maxsize=2)
-def _catalog(uri: str, digest: str, slide_column: str | None) -> tuple[Source, list[str], list[int]]:
-    if _catalog_digest(uri) != digest:
-        raise CatalogError(f"{uri}: has changed since the training began; train in another place")
-    source = samples.open_catalog(uri)
-    found = table.read(uri)
-    found = found.filter(found["in_focus"])
-    if slide_column is not None and slide_column not in found.column_names:
-        others = [name for name in found.column_names if name not in table.COLUMNS.names]
-        known = f"its own are {', '.join(others)}" if others else "index it with --metadata, --key and --subgroups"
-        raise CatalogError(f"{uri}: no column {slide_column!r}; {known}")
-    slides = [str(slide) for slide in found[slide_column].to_pylist()] if slide_column else list(source.slides)
-    sides = np.minimum(found["width"].to_numpy(), found["height"].to_numpy()).tolist()
-    return source, slides, sides
-
-
-def _corpus_tiles(uri: str, size: int) -> tuple[Tiles, set[str]]:
-    corpus = reader.open_corpus(uri, split="train")
-    if corpus.header["recipe"] != "out_of_focus":
-        raise TrainingError(f"{uri}: a corpus of recipe {corpus.header['recipe']!r}; train on one of out_of_focus")
-    if not len(corpus):
-        raise TrainingError(f"{uri}: the corpus has no rows; make one with jobs/generate.py")
-    side = corpus.header["recipe_settings"]["settings"]["size"]
-    if side < size:
-        raise TrainingError(f"{uri}: its images have {side} px a side, less than samples.size, {size}; make it larger")
-    with storage.open_input(storage.join(uri, sources.NAME)) as file:
-        slides = pq.ParquetFile(file).read(columns=["uri"])["uri"].unique().to_pylist()
-    return Tiles(uri, corpus.header["fingerprint"], corpus=True), set(slides)
-
-
-def _window(tiles: Tiles, seed: int, step: int, batch: int) -> Source:
-    # Rows of a corpus are read by the shard. A step draws from a few shards, which serve for as many steps as they
-    # have batches; each turn through the corpus takes the shards in another order.
-    corpus = _corpus(tiles)
-    count = -(-len(corpus.paths) // _WINDOW_SHARDS)
-    each = max(1, len(corpus) // (count * batch))
-    turn, place = divmod(step // each, count)
-    window = int(seeds.permute(np.array([place]), count, seeds.digest64(seed, "shards", turn))[0])
-    return _shards(corpus, window)
-
-
-@functools.lru_cache(maxsize=2)
-def _corpus(tiles: Tiles) -> reader.Corpus:
-    corpus = reader.open_corpus(tiles.uri)
-    if corpus.header["fingerprint"] != tiles.digest:
-        raise CorpusError(f"{tiles.uri}: has changed since the training began; train in another place")
-    return replace(corpus, paths=tuple(p for p, rows in zip(corpus.paths, corpus.rows, strict=True) if rows))
-
-
-# A worker's sample tasks come to the same window one after the other, or to the next.
-_shards_read: OrderedDict[tuple[str, int], Source] = OrderedDict()
-
-
-def _shards(corpus: reader.Corpus, window: int) -> Source:
-    key = (corpus.header["fingerprint"], window)
-    if key not in _shards_read:
-        paths = corpus.paths[window * _WINDOW_SHARDS : (window + 1) * _WINDOW_SHARDS]
-        rows: list[dict[str, Any]] = []
-        for path in paths:
-            with storage.open_input(storage.join(corpus.uri, path)) as file:
-                rows += pq.ParquetFile(file).read(columns=["image", "blur_radius_px", "source_uri"]).to_pylist()
-        _shards_read[key] = Source(
-            [row["source_uri"] for row in rows],
-            lambda i: Tile(reader.decode(rows[i]["image"]["bytes"]), rows[i]["blur_radius_px"]),
-            limit_bytes=0,
-        )
-        if len(_shards_read) > 2:
-            _shards_read.popitem(last=False)
-    return _shards_read[key]

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import torch
 
-from medsynth.distributed.training import Arrays, Average
+from medsynth.distributed.pipeline import Arrays
+from medsynth.distributed.training import Average
 from medsynth.errors import SpecError
 
 
@@ -66,6 +68,10 @@ class ToyJob:
     bad_step: int = -1
     bad_target: float = 0.0
     pause: float = 0.0
+
+    @property
+    def feed(self) -> Self:
+        return self
 
     def learner(self, device: torch.device, average: Average) -> Line:
         return Line(average, self.pause)

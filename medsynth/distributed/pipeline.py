@@ -1,0 +1,117 @@
+"""Batches made ahead of a training worker by Ray Data, in order, from a given step on.
+
+One row is one batch: its number goes in and its arrays come out, whole and in the order of the numbers, however
+the tasks that make them were scheduled. No torch here, which would take every such task seconds to load.
+"""
+
+import functools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
+
+from medsynth.errors import UserError
+
+Arrays = dict[str, NDArray[Any]]
+
+# A block costs memory in the worker until its dataset is done; a wave gives that back.
+_WAVE = 2048
+_SAMPLES_PER_TASK = 256
+# Kept ahead of each worker; all workers of a node share one object store.
+_AHEAD_BYTES = 512 << 20
+
+
+class Feed(Protocol):
+    """Every batch of a run by its number; pure functions, so that Ray may call them again anywhere."""
+
+    def batch(self, step: int, rank: int, workers: int) -> Arrays:
+        """One worker's share of one step."""
+
+    def held_out(self, number: int) -> Arrays:
+        """One batch to validate on."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of a feed's batches a pipeline makes: a worker's share of the steps, or the held-out ones."""
+
+    rank: int
+    workers: int
+    held_out: bool = False
+
+    def make(self, feed: Feed, number: int) -> Arrays:
+        """One of its batches."""
+        return feed.held_out(number) if self.held_out else feed.batch(number, self.rank, self.workers)
+
+
+def batches(feed: Any, share: Share, first: int, last: int, samples: int, tasks: int, cpus: float) -> Iterator[Arrays]:
+    """Make batches, ahead of whoever takes them.
+
+    Args:
+        feed: reference to a :class:`Feed` in Ray's object store.
+        share: which batches.
+        first: number of the first.
+        last: number after the last.
+        samples: in a batch, about.
+        tasks: how many are made at the same time.
+        cpus: reserved for each.
+
+    Yields:
+        The arrays of each batch in turn, read-only.
+
+    Raises:
+        UserError: whatever the feed raises of that kind.
+    """
+    context = DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=_AHEAD_BYTES)
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    each = max(1, _SAMPLES_PER_TASK // samples)
+    expected = first
+    for start in range(first, last, _WAVE * each):
+        stop = min(start + _WAVE * each, last)
+        # Blocks that are there already: tasks that read them would ask for a whole CPU each.
+        rows = [pa.table({"number": range(low, min(low + each, stop))}) for low in range(start, stop, each)]
+        made = ray.data.from_blocks(rows).map_batches(
+            _make,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_kwargs={"feed": [feed], "share": share},  # in a list, or Ray would fetch it anew for every task
+            compute=TaskPoolStrategy(size=tasks),
+            num_cpus=cpus,
+        )
+        for block in made.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
+            if "error" in block:
+                raise UserError(block["error"][0])
+            for place, number in enumerate(block.pop("number")):
+                if number != expected:
+                    raise RuntimeError(f"batch {number} came where batch {expected} was due")
+                expected += 1
+                yield {str(name): column[place] for name, column in block.items()}
+
+
+def _make(rows: Any, feed: list[Any], share: Share) -> Any:
+    numbers = rows["number"].to_pylist()
+    try:
+        made = [share.make(_fetched(feed[0]), number) for number in numbers]
+    except UserError as error:
+        # An error of the user's comes back as a value: Ray would wrap it.
+        return pa.table({"error": [str(error)]})
+    return {
+        "number": np.array(numbers, dtype=np.int64),
+        **{name: np.stack([batch[name] for batch in made]) for name in made[0]},
+    }
+
+
+@functools.lru_cache(maxsize=2)
+def _fetched(feed: Any) -> Feed:
+    found: Feed = ray.get(feed)
+    return found
