@@ -286,4 +286,5 @@ def _held_out(slides: Sequence[str], settings: TrainSettings, source: str) -> tu
 
 
 def _described(tiles: Tiles) -> dict[str, Any]:
-    return {"uri": tiles.uri, "digest": tiles.digest, "slides": list(tiles.slides), "inside": tiles.inside}
+    # Not where it lies: a catalog made on the fly lies in the output, which may be moved.
+    return {"digest": tiles.digest, "slides": list(tiles.slides), "inside": tiles.inside}
