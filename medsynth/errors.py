@@ -48,6 +48,10 @@ class TrainingError(UserError):
     """A training run cannot be done, or cannot go on, as it was asked for."""
 
 
+class ScoringError(UserError):
+    """Slides cannot be scored as asked, or the output already holds scores made otherwise."""
+
+
 class SyntheticSplitError(UserError, ValueError):
     """Synthetic images were asked for as validation or test data."""
 
@@ -65,6 +69,7 @@ class Reason(StrEnum):
     CHANGED = "changed_since_catalog"
     UNKNOWN_MPP = "unknown_mpp"
     NO_METADATA = "no_metadata"
+    NO_TISSUE = "no_tissue"
 
 
 class Rejected(MedsynthError):

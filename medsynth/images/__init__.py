@@ -21,7 +21,7 @@ from medsynth.errors import Reason, Rejected
 from medsynth.images import _tiff
 from medsynth.images._pixels import Pixels, check_size, exif_orientation, from_cmyk, to_rgb, turned, upright
 
-__all__ = ["Pixels", "decode", "encode_png", "mpp", "size"]
+__all__ = ["Pixels", "decode", "encode_png", "mpp", "plausible_mpp", "size"]
 
 T = TypeVar("T")
 
@@ -75,7 +75,12 @@ def mpp(data: bytes) -> float | None:
         found = _guard(lambda: _tiff.mpp(data))
     except Rejected:  # a fault of the tags; the pixels may still be sound
         return None
-    return float(f"{found:.6g}") if found is not None and 0.01 <= found <= 20 else None
+    return plausible_mpp(found)
+
+
+def plausible_mpp(value: float | None) -> float | None:
+    """A figure that can be a microscope's µm per pixel, 0.01 to 20, rounded to 6 digits; else None."""
+    return float(f"{value:.6g}") if value is not None and 0.01 <= value <= 20 else None
 
 
 def encode_png(image: Pixels) -> bytes:

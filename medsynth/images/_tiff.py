@@ -42,28 +42,33 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
             # A pyramid may store its smaller levels as pages of their own, marked as reduced.
             if not getattr(file.pages[index], "is_reduced", False):
                 raise Rejected(Reason.SEVERAL_FRAMES, f"a TIFF of {len(file.pages)} pages")
-        _check_kind(page, max_pixels)
+        check_kind(page, max_pixels)
         _check_segments(page, data)
-        return upright(_pixels(page), _orientation(page))
+        return upright(as_rgb(page, page.asarray(maxworkers=1)), _orientation(page))
 
 
 def mpp(data: bytes) -> float | None:
     """Micrometres per pixel from the OME description, Aperio's line or the resolution tags, if any tells."""
     with np.errstate(all="ignore"), tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages.first
-        if file.is_ome:
-            image = tifffile.xml2dict(file.ome_metadata or "")["OME"]["Image"]
-            pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
-            scale = _MICRO.get(pixels.get("PhysicalSizeXUnit", "\N{MICRO SIGN}m"))
-            if "PhysicalSizeX" in pixels and scale is not None:
-                return float(pixels["PhysicalSizeX"]) * scale
-        if file.is_svs:
-            return float(tifffile.tifffile.svs_description_metadata(page.description)["MPP"])
-        unit = {2: 25400.0, 3: 10000.0}.get(int(page.tags.valueof("ResolutionUnit", 2)))
-        per_unit = page.tags.valueof("XResolution")
-        if unit is None or per_unit is None or not per_unit[0]:
-            return None
-        return unit * float(per_unit[1]) / float(per_unit[0])
+        return file_mpp(file)
+
+
+def file_mpp(file: Any) -> float | None:
+    """The same, of an open file."""
+    page = file.pages.first
+    if file.is_ome:
+        image = tifffile.xml2dict(file.ome_metadata or "")["OME"]["Image"]
+        pixels = (image[0] if isinstance(image, list) else image)["Pixels"]
+        scale = _MICRO.get(pixels.get("PhysicalSizeXUnit", "\N{MICRO SIGN}m"))
+        if "PhysicalSizeX" in pixels and scale is not None:
+            return float(pixels["PhysicalSizeX"]) * scale
+    if file.is_svs:
+        return float(tifffile.tifffile.svs_description_metadata(page.description)["MPP"])
+    unit = {2: 25400.0, 3: 10000.0}.get(int(page.tags.valueof("ResolutionUnit", 2)))
+    per_unit = page.tags.valueof("XResolution")
+    if unit is None or per_unit is None or not per_unit[0]:
+        return None
+    return unit * float(per_unit[1]) / float(per_unit[0])
 
 
 def _first(file: Any) -> Any:
@@ -72,12 +77,22 @@ def _first(file: Any) -> Any:
     return file.pages.first
 
 
-def _check_kind(page: Any, max_pixels: int) -> None:
+def check_kind(page: Any, max_pixels: int, *, any_compression: bool = False) -> None:
+    """Refuse a page of a kind that :func:`as_rgb` cannot show.
+
+    Args:
+        page: tifffile's.
+        max_pixels: of one tile.
+        any_compression: also those that may unpack to more than the directory says.
+
+    Raises:
+        Rejected: names what is unsupported.
+    """
     if page.imagedepth != 1 or page.samplesperpixel > 5:
         raise Rejected(Reason.UNSUPPORTED, f"TIFF: {page.samplesperpixel} samples, depth {page.imagedepth}")
     if page.is_tiled and page.tilewidth * page.tilelength > max_pixels:
         raise Rejected(Reason.TOO_MANY_PIXELS, f"TIFF: tiles of {page.tilewidth}x{page.tilelength} pixels")
-    if int(page.compression) not in _COMPRESSIONS:
+    if not any_compression and int(page.compression) not in _COMPRESSIONS:
         raise Rejected(Reason.UNSUPPORTED, f"TIFF: compression {int(page.compression)}")
     if page.bitspersample not in (1, 2, 4, 8, 16) or page.sampleformat != 1:
         raise Rejected(Reason.UNSUPPORTED, f"TIFF: {page.bitspersample}-bit samples of format {page.sampleformat}")
@@ -98,8 +113,12 @@ def _check_segments(page: Any, data: bytes) -> None:
             simplejpeg.decode_jpeg(whole, "GRAY")
 
 
-def _pixels(page: Any) -> Pixels:
-    image = page.asarray(maxworkers=1)
+def as_rgb(page: Any, image: Any) -> Pixels:
+    """Decoded samples of a page, or of a part of it, to RGB.
+
+    Raises:
+        Rejected: they are of a kind that has no plain colours.
+    """
     if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and image.ndim == 3:
         image = np.moveaxis(image, 0, -1)
     kind, bits = page.photometric, page.bitspersample

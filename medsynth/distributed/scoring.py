@@ -1,0 +1,441 @@
+"""Slides on Ray Data: surveyed, scored band by band, and finished; only small records come back.
+
+What is retry-safe and why: a survey, a band and a finished map are functions of the slide, the weights and the
+settings, and each is committed by a conditional create under the slide's folder. Ray may run any task again
+anywhere, and a run that was killed finds what is there. ``summary.json`` is a slide's last file: with it, and with
+the exports asked for, there is nothing left to do.
+"""
+
+import functools
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+from ray.data import TaskPoolStrategy
+
+from medsynth import storage
+from medsynth.catalog import slides
+from medsynth.catalog.slides import Source
+from medsynth.distributed.session import session
+from medsynth.errors import NotFoundError, Reason, Rejected, ScoringError, UserError
+from medsynth.focus import export, heatmap
+from medsynth.focus import slide as scoring
+from medsynth.focus.heatmap import Grades, HeatMap
+from medsynth.focus.model import FocusModel
+from medsynth.focus.slide import Band, Survey
+
+FORMAT = "medsynth-scores-1"
+HEADER, SLIDE, SURVEY, MAP, SUMMARY = "scores.json", "slide.json", "survey.npz", "map.npz", "summary.json"
+EXPORTS = {"overlay": "overlay.png", "geojson": "regions.geojson", "ome_tiff": "map.ome.tif"}
+SCORED, NOTHING, REJECTED = "scored", "nothing to score", "rejected"
+_BANDS = "bands"
+_WAVE = 2048
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of a run; all but the exports decide the scores."""
+
+    out: str
+    """URI of the output folder."""
+    spacing: int
+    """Pixels from cell to cell of the maps."""
+    mpp: float | None
+    """µm per pixel instead of what the files say."""
+    grades: Grades
+    exports: tuple[str, ...]
+    """Keys of :data:`EXPORTS`."""
+    conditional: bool = True
+    """Whether the output's server honours conditional writes."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one slide."""
+
+    source: Source
+    name: str
+    """Of its folder."""
+    status: str
+    reason: str | None = None
+    detail: str | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    """Of a scored slide."""
+    fresh: bool = True
+    """Whether this run did anything for it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    stage: str
+    """What is counted, in the plural."""
+    done: int
+    total: int
+    fresh: int
+    tissue_px: int = 0
+    """Pixels of tissue scored by this run."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to."""
+
+    outcomes: list[Outcome]
+    seconds: float
+    tissue_px: int
+    """Pixels of tissue scored by this run."""
+
+
+@dataclass
+class _Item:
+    source: Source
+    name: str
+    folder: str
+    outcome: Outcome | None = None
+    missing: tuple[str, ...] = ()
+    """Exports that are wanted and not there."""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """All that tasks know."""
+
+    settings: Settings
+    model: FocusModel
+    items: list[tuple[Source, str]]
+    """Each slide and its folder."""
+    units: list[tuple[int, tuple[Any, ...]]]
+    """Each task: place of its slide, and which bands or exports."""
+
+
+def score(
+    sources: Sequence[Source],
+    model: FocusModel,
+    settings: Settings,
+    *,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Summary:
+    """Score slides, or what is missing of it. A session is started where there is none and something to do.
+
+    Args:
+        sources: the slides.
+        model: the network.
+        settings: what is asked for.
+        workers: tasks at the same time; by default as many as the session has CPUs.
+        progress: called as tasks finish.
+
+    Raises:
+        ScoringError: the output holds scores made otherwise.
+        UserError: the output cannot be written.
+    """
+    started = time.monotonic()
+    _claim(settings, model)
+    items = _known(_named(sources, settings.out), settings)
+    todo = [item for item in items if item.outcome is None]
+    pixels = 0
+    if todo:
+        with session(workers):
+            pixels = _Run(todo, model, settings, workers, progress).run()
+    storage.remove_staging(settings.out)
+    outcomes = [item.outcome for item in items if item.outcome is not None]
+    return Summary(outcomes, time.monotonic() - started, pixels)
+
+
+def _claim(settings: Settings, model: FocusModel) -> None:
+    here = {
+        "format": FORMAT,
+        "weights_sha256": model.sha256,
+        "stride": settings.spacing,
+        "mpp": settings.mpp,
+        "grades": settings.grades.model_dump(mode="json"),
+        "piece_cells": scoring.PIECE_CELLS,
+        "least_tissue": scoring.LEAST_TISSUE,
+        "note": f"{export.NOTE}; the network was trained on synthetically defocused tiles",
+    }
+    uri = storage.join(settings.out, HEADER)
+    text = json.dumps(here, indent=1, ensure_ascii=False) + "\n"
+    if storage.put_new(uri, text.encode(), conditional=settings.conditional):
+        return
+    try:
+        there = json.loads(storage.read(uri))
+    except ValueError as error:
+        raise ScoringError(f"{uri}: damaged; choose another --out, or remove it") from error
+    differing = [
+        f"{key}: {there.get(key)} there, {here.get(key)} here"
+        for key in sorted({*there, *here} - {"note"})
+        if there.get(key) != here.get(key)
+    ]
+    if differing:
+        raise ScoringError(
+            f"{settings.out}: holds scores made otherwise ({'; '.join(differing)}); choose another --out, or remove it"
+        )
+
+
+def _named(sources: Sequence[Source], out: str) -> list[_Item]:
+    """Give each slide a folder; slides of one name get their URI's digest behind it."""
+    alike = Counter(source.stem.lower() for source in sources)
+
+    def item(source: Source) -> _Item:
+        plain, long = source.stem, f"{source.stem}-{hashlib.sha256(source.uri.encode()).hexdigest()[:8]}"
+        name = plain if alike[plain.lower()] == 1 else long
+        there = _json(storage.join(out, name, SLIDE))
+        if there is not None and there["uri"] != source.uri:
+            name = long
+        return _Item(source, name, storage.join(out, name))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(item, sources))
+
+
+def _known(items: list[_Item], settings: Settings) -> list[_Item]:
+    """Note what earlier runs finished."""
+
+    def look(item: _Item) -> None:
+        there = _json(storage.join(item.folder, SLIDE))
+        if there is None:
+            item.missing = settings.exports
+            return
+        if there["etag"] != item.source.etag:
+            why = Rejected(Reason.CHANGED, f"scored before with other bytes; remove {item.folder} to score it anew")
+            item.outcome = _rejected(item, why)
+            return
+        summary = _json(storage.join(item.folder, SUMMARY))
+        item.missing = tuple(
+            name for name in settings.exports if storage.head(storage.join(item.folder, EXPORTS[name])) is None
+        )
+        if summary is not None and (not item.missing or summary["status"] == NOTHING):
+            item.outcome = replace(_finished(item, summary), fresh=False)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        list(pool.map(look, items))
+    return items
+
+
+def _json(uri: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(storage.read(uri))
+    except NotFoundError:
+        return None
+    except ValueError as error:
+        raise ScoringError(f"{uri}: damaged; remove it and run again") from error
+    return found
+
+
+def _rejected(item: _Item, why: Rejected) -> Outcome:
+    return Outcome(item.source, item.name, REJECTED, str(why.reason), why.detail)
+
+
+def _finished(item: _Item, summary: dict[str, Any]) -> Outcome:
+    return Outcome(
+        item.source, item.name, summary["status"], summary.get("reason"), summary.get("detail"), summary["focus"]
+    )
+
+
+class _Run:
+    """One run over the slides that are not done."""
+
+    def __init__(
+        self,
+        items: list[_Item],
+        model: FocusModel,
+        settings: Settings,
+        workers: int | None,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self.items, self.model, self.settings = items, model, settings
+        self.workers, self.progress = workers, progress
+        self.bands: dict[int, list[int]] = {}
+        self.pixels = 0
+
+    def run(self) -> int:
+        """Survey, score and finish; the pixels of tissue scored."""
+        for place, answer in self._stage("surveys", _survey, [(at, ()) for at in range(len(self.items))]):
+            self.bands[place] = answer["bands"]
+        self._score()
+        units = [(at, item.missing) for at, item in enumerate(self.items) if item.outcome is None]
+        for place, answer in self._stage("maps", _finish, units):
+            self.items[place].outcome = _finished(self.items[place], answer)
+        return self.pixels
+
+    def _score(self) -> None:
+        units: list[tuple[int, tuple[int, ...]]] = []
+        for place, wanted in self.bands.items():
+            # A remote slide is copied once, and the copy serves all of its bands.
+            local = storage.is_local(self.items[place].source.uri)
+            units += [(place, (band,)) for band in wanted] if local else [(place, tuple(wanted))] if wanted else []
+        for _, answer in self._stage("bands", _score, units):
+            self.pixels += answer["pixels"]
+
+    def _stage(
+        self, name: str, work: Any, units: Sequence[tuple[int, tuple[Any, ...]]]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Run one task a unit; a rejected slide is noted, and what it still had to do is let go."""
+        items = [(item.source, item.folder) for item in self.items]
+        shared = ray.put(_Shared(self.settings, self.model, items, list(units)))
+        done = 0
+        for start in range(0, len(units), _WAVE):
+            count = min(_WAVE, len(units) - start)
+            answers = ray.data.range(count, override_num_blocks=count).map_batches(
+                _work,  # type: ignore[arg-type]  # Ray's types do not know fn_kwargs
+                batch_size=None,
+                batch_format="pyarrow",
+                fn_kwargs={"shared": [shared], "work": work, "start": start},
+                compute=TaskPoolStrategy(size=self.workers),
+                num_cpus=1,
+            )
+            batches: Any = answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+            for batch in batches:
+                for answer in batch.to_pylist():
+                    if answer["error"] is not None:
+                        raise UserError(answer["error"])
+                    item = self.items[answer["slide"]]
+                    found = json.loads(answer["answer"])
+                    if "reason" in found and "status" not in found:
+                        why = Rejected(Reason(found["reason"]), found["detail"])
+                        item.outcome = item.outcome or _rejected(item, why)
+                    elif found.get("status") == NOTHING:
+                        item.outcome = _finished(item, found)
+                    else:
+                        yield answer["slide"], found
+                    done += 1
+                    self.progress(Progress(name, done, len(units), done, self.pixels))
+
+
+_ANSWER = pa.schema([("slide", pa.int64()), ("answer", pa.string()), ("error", pa.string())])
+
+
+def _work(batch: pa.Table, shared: list[Any], work: Any, start: int) -> pa.Table:
+    known = _fetched(shared[0])
+    torch.set_num_threads(1)
+    answers = []
+    for number in batch["id"].to_pylist():
+        place, what = known.units[start + number]
+        try:
+            answer = work(known, *known.items[place], what)
+            answers.append({"slide": place, "answer": json.dumps(answer)})
+        except Rejected as why:
+            answer = {"reason": str(why.reason), "detail": why.detail}
+            answers.append({"slide": place, "answer": json.dumps(answer)})
+        except UserError as error:
+            # An error of the user's comes back as a value: Ray would wrap it, and try again.
+            answers.append({"slide": place, "error": str(error)})
+    return pa.Table.from_pylist(answers, schema=_ANSWER)
+
+
+@functools.lru_cache(maxsize=2)
+def _fetched(reference: Any) -> _Shared:
+    shared: _Shared = ray.get(reference)
+    return shared
+
+
+def _survey(shared: _Shared, source: Source, folder: str, _: tuple[()]) -> dict[str, Any]:
+    """Look a slide over, unless that is done; the bands that are to be scored."""
+    settings, model = shared.settings, shared.model
+    uri = storage.join(folder, SURVEY)
+    try:
+        found = Survey.from_bytes(storage.read(uri))
+    except NotFoundError:
+        with slides.opened(source.uri) as slide:
+            shape = scoring.geometry(slide, model, settings.spacing, settings.mpp)
+            about = {"uri": source.uri, "etag": source.etag, "bytes": source.size}
+            _put(settings, storage.join(folder, SLIDE), json.dumps(about).encode())
+            try:
+                found = scoring.survey(slide, shape)
+            except Rejected as why:
+                if why.reason is not Reason.NO_TISSUE:
+                    raise
+                return _nothing(settings, folder, why)
+        _put(settings, uri, found.to_bytes())
+    if storage.head(storage.join(folder, MAP)) is not None:
+        return {"bands": []}
+    there = _band_files(folder)
+    return {"bands": [band for band in found.bands_with_tissue() if band not in there]}
+
+
+def _nothing(settings: Settings, folder: str, why: Rejected) -> dict[str, Any]:
+    summary = {"status": NOTHING, "reason": str(why.reason), "detail": why.detail, "focus": {}}
+    _put(settings, storage.join(folder, SUMMARY), json.dumps(summary, indent=1).encode())
+    return summary
+
+
+def _score(shared: _Shared, source: Source, folder: str, bands: tuple[int, ...]) -> dict[str, Any]:
+    """Score some bands of a slide, each committed as it is done."""
+    found = _survey_of(storage.join(folder, SURVEY), source.etag)
+    pixels = 0
+    with slides.opened(source.uri) as slide:
+        for number in bands:
+            band = scoring.score_band(slide, found, shared.model, number)
+            _put(shared.settings, _band_file(folder, number), band.to_bytes())
+            each = found.geometry.piece
+            pixels += int(found.tissue[number * each : (number + 1) * each].sum()) * found.geometry.spacing**2
+    return {"pixels": pixels}
+
+
+@functools.lru_cache(maxsize=2)
+def _survey_of(uri: str, etag: str) -> Survey:
+    del etag  # part of the key only: another slide has another survey
+    return Survey.from_bytes(storage.read(uri))
+
+
+def _finish(shared: _Shared, source: Source, folder: str, exports: tuple[str, ...]) -> dict[str, Any]:
+    """Put a slide's map together, after which its bands go, and export it; the summary comes last."""
+    settings = shared.settings
+    found = Survey.from_bytes(storage.read(storage.join(folder, SURVEY)))
+    try:
+        heat = HeatMap.from_bytes(storage.read(storage.join(folder, MAP)))
+    except NotFoundError:
+        numbers = found.bands_with_tissue()
+        bands = [Band.from_bytes(storage.read(_band_file(folder, number))) for number in numbers]
+        heat = heatmap.assemble(found, list(zip(numbers, bands, strict=True)))
+        _put(settings, storage.join(folder, MAP), heat.to_bytes())
+    for number in _band_files(folder):
+        storage.delete(_band_file(folder, number))
+    for name in exports:
+        _put(settings, storage.join(folder, EXPORTS[name]), _export(name, heat, found, source.stem, settings.grades))
+    summary = {
+        "status": SCORED,
+        "focus": {
+            **heatmap.summary(heat, settings.grades).as_dict(),
+            "mpp": heat.geometry.mpp,
+            "width": heat.geometry.width,
+            "height": heat.geometry.height,
+        },
+    }
+    _put(settings, storage.join(folder, SUMMARY), json.dumps(summary, indent=1).encode())
+    return summary
+
+
+def _export(name: str, heat: HeatMap, found: Survey, title: str, grades: Grades) -> bytes:
+    if name == "overlay":
+        return export.overlay(heat, found.thumbnail, title, grades)
+    if name == "geojson":
+        return export.geojson(heat, grades)
+    return export.ome_tiff(heat, title)
+
+
+def _band_file(folder: str, number: int) -> str:
+    return storage.join(folder, _BANDS, f"{number:05d}.npz")
+
+
+def _band_files(folder: str) -> set[int]:
+    try:
+        listed = list(storage.list_files(storage.join(folder, _BANDS)))
+    except NotFoundError:
+        return set()
+    return {int(info.uri.rpartition("/")[2].removesuffix(".npz")) for info in listed}
+
+
+def _put(settings: Settings, uri: str, data: bytes) -> None:
+    storage.put_new(uri, data, conditional=settings.conditional)
