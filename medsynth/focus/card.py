@@ -25,6 +25,8 @@ def text(about: Mapping[str, Any], curve: Sequence[Mapping[str, str]], command: 
     figures = [f"| {_NAMES[name]} | {float(value):.4f} |" for name, value in about["figures"].items()]
     shown = ["| figure | value |", "| --- | ---: |", *figures] if figures else ["Not validated."]
     held = ", ".join(f"`{slide}`" for slide in training["slides"]) or "none"
+    other = about["validate_on"]
+    against = "nothing" if not validation else f"`{other}`" if other else "the slides held out"
     lines = [
         "# Focus network",
         "",
@@ -37,9 +39,7 @@ def text(about: Mapping[str, Any], curve: Sequence[Mapping[str, str]], command: 
         "",
         f"- trained on: `{about['source']}` (digest `{training['digest'][:16]}`)",
         f"- slides held out: {held}",
-        f"- validated on: {f'`{about["validate_on"]}`' if about['validate_on'] else 'the slides held out'}"
-        if validation
-        else "- validated on: nothing",
+        f"- validated on: {against}",
         "",
         "Its training samples are synthetic: real tiles that a computer put out of focus. No real image out of "
         "focus was learnt from.",
