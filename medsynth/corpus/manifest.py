@@ -20,6 +20,8 @@ from medsynth.plan import fingerprint
 FORMAT = "medsynth-corpus-1"
 HEADER = "corpus.json"
 NAME = "manifest.parquet"
+REPORT = "report.html"
+"""The corpus's report; named here so that asking whether it exists does not load what draws it."""
 
 KEYS = (
     *("name", "recipe", "spec", "recipe_settings", "fingerprint", "fingerprint_parts"),

@@ -27,7 +27,6 @@ from medsynth.corpus.totals import Tally, Totals, add_up
 
 __all__ = ["contact_sheet", "write_report"]
 
-NAME = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"
 
 _PARAMETER_FILES = 32
@@ -96,7 +95,7 @@ def write_report(corpus_uri: str) -> None:
         spec=list(words.setting_lines(_order(corpus))),
         versions=[(0, name, version) for name, version in corpus.header["versions"].items()],
     )
-    storage.put(storage.join(corpus_uri, NAME), page.encode())
+    storage.put(storage.join(corpus_uri, manifest.REPORT), page.encode())
 
 
 def _order(corpus: Corpus) -> dict[str, Any]:

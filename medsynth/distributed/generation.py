@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from ray.data import TaskPoolStrategy
+from ray.data import ActorPoolStrategy
 
 from medsynth import storage
-from medsynth.corpus import card, manifest, report, sources
+from medsynth.corpus import manifest, sources
 from medsynth.corpus.shard import Record
+from medsynth.distributed.description import describe
 from medsynth.errors import CorpusError, UserError
 from medsynth.plan import Plan, Subgroup
 from medsynth.recipes.preparation import Prepared
@@ -26,8 +27,11 @@ from medsynth.recipes.work import Job, make_and_commit
 from medsynth.replacement import Lost, Replacement, replace
 from medsynth.spec import Spec
 
-# A block costs the driver about 9 KB until its dataset is done; a wave gives that back.
-WAVE = 2048
+# A block costs the driver about 9 KB until its dataset is done; a wave gives that back. Each wave starts its
+# workers anew, which takes seconds: hence the longer ones where there are many CPUs.
+_WAVE, _WAVE_A_CPU = 2048, 64
+# Ray Data notices the end of a task some 0.2 s late. A worker that has its next shard already does not wait for that.
+_SHARDS_AT_HAND = 3
 
 
 @dataclass
@@ -134,8 +138,8 @@ def generate(
         tally = _Tally(manifest.Writer())
         tally.add(there)
         tally.made = 0
-        if storage.head(storage.join(corpus, report.NAME)) is None:
-            _describe(corpus)  # the run that made it was killed between its last files
+        if storage.head(storage.join(corpus, manifest.REPORT)) is None:
+            describe(corpus)  # the run that made it was killed between its last files
         storage.remove_staging(corpus)
         return _summary(prepared, corpus, tally, started)
     state = Progress(prepared.plan.rows)
@@ -161,25 +165,8 @@ def generate(
         previous = replace(prepared.plan, Lost(np.sort(missing), bad_tiles), previous)
         current, unfilled = previous, previous.unfilled
     manifest.write_manifest(corpus, tally.writer.finish())
-    _describe(corpus)
+    describe(corpus)
     return _summary(prepared, corpus, tally, started)
-
-
-def _describe(corpus: str) -> None:
-    # By a worker: the head of a cluster has no work on it, and the driver's memory stays as it is.
-    error = ray.get(ray.remote(num_cpus=1)(_write_description).remote(corpus))
-    if error is not None:
-        raise UserError(error)
-    storage.remove_staging(corpus)
-
-
-def _write_description(corpus: str) -> str | None:
-    try:
-        card.write_card(corpus)
-        report.write_report(corpus)
-    except UserError as error:
-        return str(error)
-    return None
 
 
 def _summary(prepared: Prepared, corpus: str, tally: _Tally, started: float) -> Summary:
@@ -201,15 +188,22 @@ def _waves(
     job: Job, workers: int | None, state: Progress, progress: Callable[[Progress], None]
 ) -> Iterator[list[Record]]:
     shared = ray.put(job)
-    for start in range(0, job.round.shards, WAVE):
-        count = min(WAVE, job.round.shards - start)
+    # A pool that may shrink: where machines are lost for good, the shards of their workers go to those that are left.
+    # It grows with the cluster, unless the caller set its size.
+    size = workers or max(1, cpus())
+    pool = ActorPoolStrategy(
+        min_size=1, initial_size=size, max_size=workers, max_tasks_in_flight_per_actor=_SHARDS_AT_HAND
+    )
+    wave = max(_WAVE, _WAVE_A_CPU * size)
+    for start in range(0, job.round.shards, wave):
+        count = min(wave, job.round.shards - start)
         descriptors = ray.data.range(count, override_num_blocks=count)
         made = descriptors.map_batches(
-            _make,  # type: ignore[arg-type]  # Ray's types do not know fn_kwargs
+            _Maker,
             batch_size=None,
             batch_format="pyarrow",
-            fn_kwargs={"job": shared, "start": start},
-            compute=TaskPoolStrategy(size=workers),
+            fn_constructor_kwargs={"job": shared, "start": start},
+            compute=pool,
             num_cpus=1,
         )
         records = []
@@ -226,16 +220,23 @@ def _waves(
         yield sorted(records, key=lambda record: record.shard)
 
 
-def _make(batch: Any, job: Any, start: int) -> Any:
-    job = ray.get(job) if isinstance(job, ray.ObjectRef) else job
-    answers = []
-    for number in batch["id"].to_pylist():
-        try:
-            answers.append({"record": make_and_commit(job, start + number).to_json(), "error": None})
-        except UserError as error:
-            # An error of the user's comes back as a value: Ray would wrap it, and try again.
-            answers.append({"record": None, "error": str(error)})
-    return pa.Table.from_pylist(answers, schema=_ANSWER)
+class _Maker:
+    """A worker: it makes the shards whose numbers come to it, and commits them."""
+
+    def __init__(self, job: Any, start: int) -> None:
+        self._job: Job = ray.get(job)
+        self._start = start
+
+    def __call__(self, batch: Any) -> Any:
+        answers = []
+        for number in batch["id"].to_pylist():
+            try:
+                record = make_and_commit(self._job, self._start + number)
+                answers.append({"record": record.to_json(), "error": None})
+            except UserError as error:
+                # An error of the user's comes back as a value: Ray would wrap it, and try again.
+                answers.append({"record": None, "error": str(error)})
+        return pa.Table.from_pylist(answers, schema=_ANSWER)
 
 
 _ANSWER = pa.schema([("record", pa.string()), ("error", pa.string())])

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,10 +47,11 @@ def session(workers: int | None = None) -> Iterator[None]:
     else:
         where = {"address": "local", "num_cpus": workers or os.cpu_count(), "include_dashboard": False}
     where |= {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address:
-        _join(address, where)
-    else:
-        ray.init(**where)
+    with _quiet_core():
+        if address:
+            _join(address, where)
+        else:
+            ray.init(**where)
     try:
         if address:
             _demand_token()
@@ -60,6 +62,26 @@ def session(workers: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _quiet_core() -> Iterator[None]:
+    # Ray's core writes a line to the driver's terminal for each worker that Ray Data starts, as if that were an
+    # error. Its level can be set, which it tells in another line, past Python: hence the silent descriptor.
+    if "RAY_BACKEND_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        del os.environ["RAY_BACKEND_LOG_LEVEL"]
 
 
 def _join(address: str, where: dict[str, Any]) -> None:
