@@ -1,7 +1,9 @@
 """A focus map in the forms that others read: a picture, QuPath's GeoJSON, and a pyramidal OME-TIFF."""
 
+import hashlib
 import io
 import json
+import uuid
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ NOTE = "for research; not for diagnosis"
 _BLUE, _GREEN, _YELLOW, _RED = (38, 84, 196), (52, 168, 83), (250, 204, 21), (200, 30, 30)
 _OPACITY = 0.55
 _DPI = 100
+_LEAST_HEIGHT = 2.2
+"""Inches, for the legend's sake."""
 _TILE = 256
 _LEAST_LEVEL = 256
 
@@ -56,9 +60,11 @@ def overlay(heat: HeatMap, thumbnail: NDArray[np.uint8], name: str, grades: Grad
     grow = max(1.0, 700 / max(tall, wide))
     width, height = wide * grow / _DPI, tall * grow / _DPI
     left, right, top, bottom = 0.25, 1.15, 0.65, 0.55
-    full = (max(width, 5.0) + left + right, height + top + bottom)
+    room = max(height, _LEAST_HEIGHT)
+    full = (max(width, 5.0) + left + right, room + top + bottom)
     figure = Figure(figsize=full, dpi=_DPI, facecolor="white")
-    axes = figure.add_axes((left / full[0], bottom / full[1], width / full[0], height / full[1]))
+    start = bottom + room - height
+    axes = figure.add_axes((left / full[0], start / full[1], width / full[0], height / full[1]))
     axes.imshow(picture, interpolation="nearest" if grow > 1 else "antialiased", aspect="auto")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -68,7 +74,7 @@ def overlay(heat: HeatMap, thumbnail: NDArray[np.uint8], name: str, grades: Grad
     figure.text(left / full[0], 1 - 0.48 / full[1], _line(heat, grades), fontsize=9, color="#444444", va="center")
     figure.text(left / full[0], 0.2 / full[1], f"medsynth focus map; {NOTE}", fontsize=9, color="#444444", va="center")
     _scale_bar(axes, heat, wide)
-    _legend(figure, left + width + 0.25, bottom + max(0.0, height - 4.4), min(height - 0.4, 4.0), full, grades)
+    _legend(figure, left + width + 0.25, bottom + max(0.0, room - 4.4), min(room - 0.4, 4.0), full, grades)
     sink = io.BytesIO()
     canvas: Any = FigureCanvasAgg(figure)
     canvas.print_png(sink, metadata={"Software": "medsynth", "Description": NOTE})
@@ -101,6 +107,7 @@ def ome_tiff(heat: HeatMap, name: str) -> bytes:
     size, origin = shape.spacing * shape.mpp, heat.origin_px * shape.mpp
     metadata: dict[str, Any] = {
         "axes": "YX",
+        "UUID": str(uuid.UUID(bytes=hashlib.sha256(heat.radius_um.tobytes()).digest()[:16], version=4)),
         "Name": f"{name}: blur radius in µm",
         "Description": f"medsynth focus map; {NOTE}",
         "PhysicalSizeX": size,

@@ -49,15 +49,17 @@ def tissue(picture: NDArray[np.uint8], pixel_um: float) -> NDArray[np.bool_]:
     if black.mean() > 0.5 and (least > _DARKEST_GLASS).mean() < 0.02:
         raise Rejected(Reason.UNSUPPORTED, "a dark background; focus is judged on stained tissue in bright field")
     side = max(1, round(_CELL_UM / pixel_um))
-    dark = _absorbance(picture)
+    sharp = _absorbance(picture)
     # Where something is dark enough to be tissue, some of it must have a colour.
-    if (seen := dark > _STAINED).any() and np.percentile(spread[seen], 99) < _LEAST_COLOUR:
+    if (seen := sharp > _STAINED).any() and np.percentile(spread[seen], 99) < _LEAST_COLOUR:
         raise Rejected(Reason.UNSUPPORTED, "a greyscale picture; focus is judged on stained tissue in colour")
-    dark = ndimage.uniform_filter(dark, side, mode="nearest")
+    dark = ndimage.uniform_filter(sharp, side, mode="nearest")
     ink = (_share(_ink(picture), side) > _MOST_INK) | (_share(black, side) > _MOST_BLACK)
-    ink = ndimage.maximum_filter(ink, size=side)
+    ink = ndimage.maximum_filter(ink, size=2 * side + 1)
     threshold = float(np.clip(_otsu(dark[~ink]), _FAINTEST, _PALEST))
-    found: NDArray[np.bool_] = (dark > threshold) & ~ink
+    # The mean over a cell's size carries tissue beyond its border: what is near nothing dark is glass.
+    near = ndimage.maximum_filter(sharp > threshold, size=max(1, side // 2))
+    found: NDArray[np.bool_] = (dark > threshold) & near & ~ink
     return found
 
 

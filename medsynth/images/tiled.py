@@ -4,6 +4,7 @@ Tiled and stripped TIFF, OME-TIFF and pyramids, in whatever compression imagecod
 never written (sparse files have such) is white glass; one that should be there and is not makes the file truncated.
 """
 
+import struct
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Self
@@ -121,7 +122,10 @@ class TiledTiff:
         file = self._file
         if not file.pages:
             raise Rejected(Reason.TRUNCATED, "TIFF: the file ends before its directory")
+        _check_directories(file)
         series = file.series[0]
+        if any(other.shape == series.shape for other in file.series[1:]):  # a label or an overview has another size
+            raise Rejected(Reason.SEVERAL_FRAMES, f"a TIFF of {len(file.series)} pictures; one is wanted")
         pages = []
         for level in series.levels:
             found = [page for page in level.pages if page is not None]
@@ -131,6 +135,25 @@ class TiledTiff:
         for page in pages:
             _check(page, file.filehandle.size)
         return pages
+
+
+def _check_directories(file: Any) -> None:
+    # tifffile leaves out directories that lie beyond the end; a file that lost some has lost pixels too.
+    handle, kind = file.filehandle, file.tiff
+    offset, seen = int(file.pages.first.offset), set[int]()
+    while offset:
+        handle.seek(offset)
+        count = handle.read(kind.tagnosize)
+        if len(count) < kind.tagnosize:
+            raise Rejected(Reason.TRUNCATED, "TIFF: the file ends before its last directory")
+        handle.seek(offset + kind.tagnosize + struct.unpack(kind.tagnoformat, count)[0] * kind.tagsize)
+        after = handle.read(kind.offsetsize)
+        if len(after) < kind.offsetsize:
+            raise Rejected(Reason.TRUNCATED, "TIFF: the file ends inside a directory")
+        seen.add(offset)
+        offset = struct.unpack(kind.offsetformat, after)[0]
+        if offset in seen:
+            raise Rejected(Reason.UNREADABLE, "TIFF: its directories go in a circle")
 
 
 def _check(page: Any, size: int) -> None:
