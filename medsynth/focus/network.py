@@ -7,6 +7,7 @@ batch statistics, so a cell's answer is the same in a large image, in its patch 
 
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,7 +15,13 @@ from torch.nn import functional
 
 from medsynth.spec import Settings
 
+BLOCK, STEP, FILTERS, LEVELS = 8, 4, 64, 3
+"""The small network's bank: side of a block, distance from block to block, cosines, and times halved plus one."""
+BIN, BINS = 16, 7
+"""Side of a bin in pixels, and bins along a cell."""
+
 _LUMA = (0.299, 0.587, 0.114)
+_FLOOR = 0.05  # squared grey levels: below the rounding to 8 bits there is nothing to see
 
 
 class NetworkSettings(Settings):
@@ -23,7 +30,7 @@ class NetworkSettings(Settings):
     kind: Literal["small", "paper", "lite"] = "small"
     classes: int = Field(default=30, ge=2, le=1000)
     width: int = Field(default=32, ge=4, le=512)
-    """Filters of the first layer; the others follow from it. The lite network has one per channel and class."""
+    """What the layers' sizes follow from; the lite network has but one size."""
 
 
 class FocusNetwork(nn.Module):
@@ -54,7 +61,7 @@ class FocusNetwork(nn.Module):
 
 
 def luma(images: Tensor) -> Tensor:
-    """Brightness of RGB pixels, 0 to 1.
+    """Brightness of RGB pixels, 0 to 255.
 
     Args:
         images: (N, H, W, 3) uint8.
@@ -65,42 +72,110 @@ def luma(images: Tensor) -> Tensor:
     Source:
         ITU-R BT.601, the weights of JPEG's Y: what is lost of colour in 4:2:0 is not looked for.
     """
-    weights = torch.tensor(_LUMA, dtype=torch.float32, device=images.device) / 255
+    weights = torch.tensor(_LUMA, dtype=torch.float32, device=images.device)
     return (images.to(torch.float32) @ weights).unsqueeze(1)
 
 
 class SmallNetwork(FocusNetwork):
-    """Dense and fast: local filters, their mean responses over a window, and a small classifier of those.
+    """Dense and fast: how much structure an image has at each frequency, and what that says of the blur.
 
-    The classifier sees the logarithms of the means too, in which a change of contrast is a shift.
+    A fixed bank of 64 windowed cosines looks at blocks of 8×8 pixels, every 4 pixels, in the image and in its
+    halves and quarters, which is to say at blocks of 16 and 32. Of each answer the mean square and the mean
+    size are taken over the cell: the first is a power spectrum, in which a disc leaves its rings, and the two
+    together tell edges, which are few and strong, from noise, which is everywhere alike. Their logarithms, in
+    which contrast is a mere shift, go to a perceptron that is learnt.
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
-        width, pool = settings.width, 7
-        super().__init__(settings, stride=32, field=32 + (pool - 1) * 16)
-        self.first = nn.Conv2d(1, width, 8, stride=4)
-        self.second = nn.Conv2d(width, width * 3 // 2, 3, stride=2)
-        self.third = nn.Conv2d(width * 3 // 2, width * 2, 3, stride=2)
-        self.hidden = nn.Conv2d(width * 4, 128, 1)
-        self.last = nn.Conv2d(128, settings.classes, 1)
-        self.pool = pool
+        super().__init__(settings, stride=2 * BIN, field=(BINS + 1) * BIN)
+        centre, spread = _usual_statistics()
+        # Fixed by formulas, so they are no part of the weights.
+        self.register_buffer("filters", filter_bank(), persistent=False)
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("spread", spread, persistent=False)
+        self.first = nn.Conv2d(len(centre), settings.width * 6, 1)
+        self.second = nn.Conv2d(settings.width * 6, settings.width * 4, 1)
+        self.last = nn.Conv2d(settings.width * 4, settings.classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Judge images; see :meth:`FocusNetwork.forward`."""
-        return self.classify(self.local(luma(images)))
+        grey = luma(images)
+        return self.classify(torch.cat([self.statistics(level) for level in levels(grey)], dim=1))
 
-    def local(self, brightness: Tensor) -> Tensor:
-        """Local features: (N, 1, H, W) from :func:`luma` to (N, C, h, w), of field 32 and stride 16."""
-        features = functional.relu(self.first(brightness))
-        features = functional.relu(self.second(features))
-        return functional.relu(self.third(features))
+    def statistics(self, level: tuple[Tensor, int]) -> Tensor:
+        """Mean square and mean size of the bank's answers over bins of 16×16 pixels.
 
-    def classify(self, local: Tensor) -> Tensor:
-        """Logits from local features."""
-        means = functional.avg_pool2d(local, self.pool, stride=2)
-        features = torch.cat([means, torch.log(means + 1e-3)], dim=1)
-        logits: Tensor = self.last(functional.relu(self.hidden(features)))
+        Args:
+            level: from :func:`levels`.
+
+        Returns:
+            (N, 128, h, w) with h = H // 16 - 1 of the image's height and w likewise.
+        """
+        grey, step = level
+        answers = functional.conv2d(grey, self.get_buffer("filters"), stride=STEP)
+        both = torch.cat([answers**2, answers.abs()], dim=1)
+        return functional.avg_pool2d(both, step) if step > 1 else both
+
+    def classify(self, bins: Tensor) -> Tensor:
+        """Logits from the three levels' :meth:`statistics`, side by side along dimension 1."""
+        means = functional.avg_pool2d(bins, BINS, stride=2)
+        squares, sizes = means.unflatten(1, (LEVELS, 2, FILTERS)).unbind(2)
+        power = torch.log(squares + _FLOOR)
+        shape = torch.log((sizes**2 + _FLOOR) / (squares + _FLOOR))
+        features = torch.cat([power, shape], dim=2).flatten(1, 2)
+        features = (features - self.get_buffer("centre")) / self.get_buffer("spread")
+        hidden = functional.relu(self.second(functional.relu(self.first(features))))
+        logits: Tensor = self.last(hidden)
         return logits
+
+
+def levels(grey: Tensor) -> list[tuple[Tensor, int]]:
+    """An image, its half and its quarter, cut so that all three have as many bins.
+
+    Args:
+        grey: (N, 1, H, W) from :func:`luma`.
+
+    Returns:
+        Each level with the number of the bank's places along a bin there.
+    """
+    high, wide = grey.shape[2] // BIN * BIN, grey.shape[3] // BIN * BIN
+    found = []
+    for level in range(LEVELS):
+        step = BIN // STEP // 2**level
+        # A block that begins in a bin may end in the next; what no bin counts is cut off.
+        reach = BLOCK - STEP
+        rows, columns = ((side // BIN - 1) * BIN // 2**level + reach for side in (high, wide))
+        found.append((grey[:, :, :rows, :columns], step))
+        grey = functional.avg_pool2d(grey, 2)
+    return found
+
+
+def filter_bank() -> Tensor:
+    """The cosines of the 8×8 discrete cosine transform under a sine window, of length 1 and (but the first) mean 0.
+
+    Returns:
+        (64, 1, 8, 8) float32, filter 8 u + v of u half waves down and v along; rounded to 6 digits, since
+        the C library's cosine may differ in its last bit from machine to machine.
+    """
+    places = (np.arange(BLOCK) + 0.5) * np.pi / BLOCK
+    waves = np.cos(np.arange(BLOCK)[:, None] * places) * np.sin(places)
+    bank = np.einsum("ui,vj->uvij", waves, waves).reshape(FILTERS, BLOCK, BLOCK)
+    bank[1:] -= bank[1:].mean(axis=(1, 2), keepdims=True)
+    bank /= np.sqrt((bank**2).sum(axis=(1, 2), keepdims=True))
+    return torch.from_numpy(bank.round(6).astype(np.float32)[:, None])
+
+
+def _usual_statistics() -> tuple[Tensor, Tensor]:
+    # About where the features lie and how far they spread, so that the perceptron starts well. Read off
+    # samples of real tiles: power falls with the frequency to the power of 3.2.
+    waves = np.hypot(*np.divmod(np.arange(FILTERS), BLOCK))
+    centre, spread = [], []
+    for level in range(LEVELS):
+        power = 6.6 + 0.85 * level - 3.2 * np.log(np.maximum(waves, 1))
+        centre += [np.where(waves > 0, power, 13.8), np.where(waves > 0, -0.62, -0.03)]
+        spread += [np.where(waves > 0, 2.0, 0.6), np.where(waves > 0, 0.33, 0.05)]
+    first, second = (np.concatenate(values).astype(np.float32).reshape(-1, 1, 1) for values in (centre, spread))
+    return torch.from_numpy(first), torch.from_numpy(second)
 
 
 class PaperNetwork(FocusNetwork):

@@ -19,19 +19,24 @@ from pydantic import Field
 from medsynth import seeds
 from medsynth.catalog import table, tiles
 from medsynth.defocus import chain, compression, device
+from medsynth.defocus.compiled import compiled
 from medsynth.defocus.settings import DEFAULT_RADII_PX, BokehSettings, ChainSettings, JpegSettings, SensorSettings
 from medsynth.errors import CatalogError, Reason, Rejected
 from medsynth.spec import Range, Settings
 
+SLIDE, OWN_BLUR2 = "slide", "own_blur2"
+"""Columns of a catalog that are read here where it has them."""
+
 _STEPS = 4
 _SUBSAMPLINGS: tuple[Literal["4:4:4", "4:2:2", "4:2:0"], ...] = ("4:2:0", "4:2:0", "4:4:4", "4:2:2")
 _CACHE_BYTES = 1 << 30
+_STRUCTURE = 10.0  # grey levels; an empty background's grain has two or three
 
 
 class SampleSettings(Settings):
     """How training samples are made; every step can be switched off."""
 
-    size: int = Field(default=160, ge=32, le=1024)
+    size: int = Field(default=128, ge=32, le=1024)
     """Side of a sample in pixels."""
     radii_px: tuple[float, ...] = DEFAULT_RADII_PX
     """The classes' radii; samples take radii at and between them."""
@@ -129,8 +134,9 @@ def open_catalog(uri: str, limit_bytes: int = _CACHE_BYTES) -> Source:
     """The in-focus tiles of a catalog, in its order.
 
     Args:
-        uri: a catalog's folder. Its subgroup column ``slide`` names the slide of each tile where there is
-            one; else each image file is a slide of its own.
+        uri: a catalog's folder. Its column ``slide`` names the slide of each tile where there is one; else
+            each image file is a slide of its own. Its column ``own_blur2`` tells the square of each tile's own
+            blur in px², as :mod:`medsynth.focus.own_blur` finds it; without one it is taken for 0.
         limit_bytes: pixels kept in memory.
 
     Raises:
@@ -149,7 +155,9 @@ def open_catalog(uri: str, limit_bytes: int = _CACHE_BYTES) -> Source:
         window = whole[row["y"] : row["y"] + row["height"], row["x"] : row["x"] + row["width"]]
         return Tile(np.ascontiguousarray(window))
 
-    return Source([str(row.get("slide", row["uri"])) for row in rows], read, limit_bytes=limit_bytes)
+    slides = [str(row.get(SLIDE, row["uri"])) for row in rows]
+    own_blur2 = [float(row.get(OWN_BLUR2, 0.0)) for row in rows]
+    return Source(slides, read, own_blur2, limit_bytes)
 
 
 def split(source: Source, share: float, seed: int) -> tuple[list[int], list[int]]:
@@ -227,7 +235,7 @@ def make_sample(source: Source, settings: SampleSettings, seed: int, index: int)
     scale = min(scale, _largest_scale(steps, settings.size, min(tile.pixels.shape[:2])))
     steps = steps.model_copy(update={"mpp": scale})
     side = math.ceil(settings.size * scale) + 2 * chain.crop_margin(steps, 1.0)
-    window = _turned(_window(tile.pixels, side, u[1], u[2]), u[3])
+    window = _turned(_tissue(tile.pixels, side, u), u[3])
     if settings.colour:
         window = _recoloured(window, own)
     # The chain's pixel size is told as the scale, of a tile whose pixels are the unit.
@@ -278,6 +286,15 @@ def _window(pixels: NDArray[np.uint8], side: int, u: float, v: float) -> NDArray
     return pixels[top : top + side, left : left + side]
 
 
+def _tissue(pixels: NDArray[np.uint8], side: int, u: Sequence[float]) -> NDArray[np.uint8]:
+    # Of up to four places the first with something to see; an empty one has no focus to be learnt.
+    for place in range(4):
+        window = _window(pixels, side, (u[1] + place * 0.618) % 1, (u[2] + place * 0.382) % 1)
+        if window[::4, ::4, 1].std() >= _STRUCTURE:
+            break
+    return window
+
+
 def _turned(image: NDArray[np.uint8], u: float) -> NDArray[np.uint8]:
     way = int(u * 8)
     image = np.rot90(image, way % 4)
@@ -289,11 +306,20 @@ def _recoloured(image: NDArray[np.uint8], own: int) -> NDArray[np.uint8]:
     u = seeds.uniforms(own, "colour", 9).tolist()
     codes = np.arange(256) / 255
     fade, pivot = (1 - 0.7 * u[6] if u[7] < 0.4 else 1.0), 0.3 + 0.6 * u[8]
-    out = np.empty_like(image)
+    looks = np.empty((3, 256), dtype=np.uint8)
     for channel in range(3):
         values = (0.75 + 0.3 * u[3 + channel]) * codes ** (0.6 * (1.8 / 0.6) ** u[channel])
-        look = np.clip(255 * (pivot + fade * (values - pivot)), 0, 255).round().astype(np.uint8)
-        out[:, :, channel] = look[image[:, :, channel]]
+        looks[channel] = np.clip(255 * (pivot + fade * (values - pivot)), 0, 255).round()
+    return _looked_up(image, looks)
+
+
+@compiled
+def _looked_up(image: NDArray[np.uint8], looks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    out = np.empty_like(image)
+    for row in range(image.shape[0]):
+        for column in range(image.shape[1]):
+            for channel in range(3):
+                out[row, column, channel] = looks[channel, image[row, column, channel]]
     return out
 
 
@@ -305,7 +331,8 @@ def _finished(image: NDArray[np.uint8], settings: SampleSettings, own: int) -> N
     if u[0] < 0.5:
         contrast, shift = 0.3 * (1.3 / 0.3) ** u[1], 80 * (u[2] - 0.5)
         values = np.arange(256.0)
-        image = np.clip((values - 160) * contrast + 160 + shift, 0, 255).round().astype(np.uint8)[image]
+        look = np.clip((values - 160) * contrast + 160 + shift, 0, 255).round().astype(np.uint8)
+        image = _looked_up(image, np.stack([look] * 3))
     if settings.noise and u[3] < 0.3:
         generator = np.random.Generator(np.random.Philox(key=seeds.digest64(own, "grain")))
         grain = generator.standard_normal(image.shape, dtype=np.float32) * (12 * 12 ** (u[4] - 1))

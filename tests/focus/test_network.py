@@ -46,9 +46,9 @@ def test_a_cell_sees_its_whole_field_and_nothing_else(kind: str) -> None:
     network = made(kind)
     image = pixels(1, network.field + network.stride, network.field)
     seen = False
-    for contrast in (0, 1):  # a network that takes a least answer must be given a lesser one
+    for _ in range(5):  # a network that takes a least answer must be given a lesser one
         changed = image.clone()
-        changed[:, network.field :] = 255 * (changed[:, network.field :] // 128) * contrast
+        changed[:, network.field :] = 255 * torch.randint(0, 2, changed[:, network.field :].shape)
         with torch.inference_mode():
             before, after = network(image), network(changed)
         torch.testing.assert_close(before[:, :, 0], after[:, :, 0], rtol=1e-4, atol=1e-5)

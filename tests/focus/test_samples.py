@@ -92,7 +92,7 @@ def test_a_finished_tile_keeps_its_pixels_and_label() -> None:
 def test_effective_radius(added: float, own: float, scale: float) -> None:
     found = effective_radius(added, own, scale)
     assert found == pytest.approx(math.sqrt(max(0, added**2 + own / scale**2)))
-    assert (found >= added) if own >= 0 else (found <= added)
+    assert found == pytest.approx(added, abs=1e-9) or (found > added) == (own > 0)
 
 
 def test_own_blur_raises_labels_not_pixels(source: Source) -> None:
