@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 
 REPO = Path(__file__).resolve().parent.parent
@@ -60,3 +61,16 @@ def digests(corpus: Path) -> dict[str, str]:
         for path in sorted(corpus.rglob("*"))
         if path.is_file() and path.name not in ("manifest.parquet", "report.html") and "catalog" not in path.parts
     }
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], message: str) -> None:
+    """The user's mistake: exit 2, and one line of error, the last."""
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert [line for line in lines if "/s, " not in line] == lines[-1:]  # the others tell how far the job is
+    assert message in lines[-1]
+
+
+def rows_of(corpus: Path) -> list[dict[str, object]]:
+    """All rows of a corpus, in the files' order."""
+    return [row for path in sorted((corpus / "data").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]

@@ -4,6 +4,7 @@ A 200-shard run, held against an undisturbed one with another number of workers:
 
 - driver: the job's process gets SIGKILL at 20 random moments, each time the same command follows
 - workers: a worker process gets SIGKILL every few seconds
+- machine: on a cluster of two machines one is lost for good
 - server: source and output on an S3 server that fails 10 % of its requests and delays 10 %
 """
 
@@ -17,7 +18,15 @@ from pathlib import Path
 
 import harness
 
-from tests.faults.disturbances import data_digests, faulty_server, killed_driver, killed_workers, make, specification
+from tests.faults.disturbances import (
+    data_digests,
+    faulty_server,
+    killed_driver,
+    killed_workers,
+    lost_machine,
+    make,
+    specification,
+)
 
 SHARDS, KILLS, EVERY_SECONDS = 200, 20, 3.0
 
@@ -38,13 +47,15 @@ def main() -> None:
         spec = specification(folder / "spec.yaml", shards)
         make(spec, folder / "plain", "--workers", "1")
         expected = data_digests(folder / "plain")
-        for disturbance in ("driver", "workers", "server"):
+        for disturbance in ("driver", "workers", "machine", "server"):
             begun = time.perf_counter()
             out = folder / disturbance
             if disturbance == "driver":
                 told = killed_driver(spec, out, shards, kills, draw)
             elif disturbance == "workers":
                 told = killed_workers(spec, out, EVERY_SECONDS, kills, draw)
+            elif disturbance == "machine":
+                told = lost_machine(spec, out, shards)
             else:
                 told = faulty_server(folder, shards)
             told.setdefault("identical", out.exists() and data_digests(out) == expected)

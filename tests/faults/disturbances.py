@@ -10,8 +10,9 @@ from typing import Any
 
 import psutil
 import skimage
+from ray.cluster_utils import Cluster
 
-from tests.jobs import REPO, command, digests, run_job, write_spec
+from tests.jobs import REPO, command, digests, own_env, run_job, write_spec
 from tests.servers import FaultProxy, Faults, S3Server, moto_server
 
 FAULTS = Faults(fail_share=0.1, delay_share=0.1, delay_seconds=0.5, seed=1)
@@ -74,6 +75,23 @@ def killed_workers(spec: Path, out: Path, every_seconds: float, most: int, draw:
     return {"kills": kills}
 
 
+def lost_machine(spec: Path, out: Path, shards: int) -> dict[str, Any]:
+    """On a cluster of a head without CPUs and two machines, take one of the two away when a quarter is done."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        running = _start(spec, out, {"RAY_ADDRESS": cluster.address})
+        while running.poll() is None and _committed(out) < shards // 4:
+            time.sleep(0.01)
+        at = _committed(out)
+        cluster.remove_node(machines[0], allow_graceful=False)
+        if running.wait(timeout=200):
+            raise RuntimeError(f"the job failed after a machine's loss: exit {running.returncode}")
+        return {"shards_at_loss": at}
+    finally:
+        cluster.shutdown()
+
+
 def faulty_server(folder: Path, shards: int) -> dict[str, Any]:
     """Read from and write to an S3 server that fails and delays; compare with a run on the same server undisturbed."""
     with moto_server(folder) as server, FaultProxy(server, FAULTS) as proxy:
@@ -103,6 +121,7 @@ def _committed(out: Path) -> int:
     return len(list((out / "data").glob("*.parquet"))) if (out / "data").is_dir() else 0
 
 
-def _start(spec: Path, out: Path) -> subprocess.Popen[bytes]:
+def _start(spec: Path, out: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     line = command("generate", "--spec", spec, "--out", out)
-    return subprocess.Popen(line, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    nowhere = subprocess.DEVNULL
+    return subprocess.Popen(line, cwd=REPO, env={**own_env(), **(env or {})}, stdout=nowhere, stderr=nowhere)

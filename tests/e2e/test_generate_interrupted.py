@@ -1,0 +1,46 @@
+"""The whole job, stopped in the middle and started again."""
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.jobs import command, digests, run_job, write_spec
+
+pytestmark = pytest.mark.slow
+
+
+def test_same_bytes_with_one_worker_and_after_a_kill(corpus: Path, tmp_path: Path) -> None:
+    args = ("generate", "--spec", corpus.parent / "spec.yaml", "--out", tmp_path / "out", "--workers", "1")
+    running = subprocess.Popen(command(*args), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    data = tmp_path / "out" / "data"
+    while running.poll() is None and len(list(data.glob("*.parquet")) if data.is_dir() else []) < 3:
+        os.sched_yield()
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (tmp_path / "out" / "manifest.parquet").exists()
+    done = run_job(*args)
+    assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "out") == digests(corpus)
+    assert not list((tmp_path / "out").rglob(".staging"))
+
+
+def test_ctrl_c_leaves_a_resumable_corpus(tmp_path: Path) -> None:
+    balance = {"axes": {"focus_class": {"from": 0, "to": 29}}, "per_subgroup": 40, "max_reuse": 1000}
+    spec = write_spec(tmp_path / "spec.yaml", balance=balance)
+    args = ("generate", "--spec", spec, "--out", tmp_path / "out")
+    running = subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    data = tmp_path / "out" / "data"
+    while running.poll() is None and not (data.is_dir() and list(data.glob("*.parquet"))):
+        os.sched_yield()
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert "interrupted; what is finished is kept" in err
+    assert "Traceback" not in err
+    done = run_job(*args)
+    assert done.returncode == 0, done.stderr
+    assert 0 < int(re.search(r"([\d,]+) rows made now", done.stdout)[1].replace(",", "")) < 1200
