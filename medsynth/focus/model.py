@@ -10,11 +10,12 @@ import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medsynth import spec, storage
 from medsynth.errors import NotFoundError, Reason, Rejected, UserError
-from medsynth.focus import ordinal
-from medsynth.focus.network import FocusNetwork, NetworkSettings, build
+from medsynth.focus import _dense, ordinal
+from medsynth.focus.network import FocusNetwork, NetworkSettings, SmallNetwork, build
 
 DEFAULT_URI = "package://medsynth/weights/focus.safetensors"
 
@@ -180,14 +181,20 @@ class FocusModel:
             for first in range(0, rows, step):
                 last = min(first + step, rows) - 1
                 band = image[first * self.stride : last * self.stride + self.field]
-                pixels = torch.from_numpy(np.require(band, requirements=["C", "W"]))
-                bands.append(torch.softmax(self.network(pixels[None]), dim=1))
+                bands.append(torch.softmax(self._logits(band), dim=1))
             probabilities = torch.cat(bands, dim=2)
             return Scores(
                 probabilities[0].permute(1, 2, 0).contiguous().numpy(),
                 ordinal.expected_radius(probabilities, self.radii_px)[0].numpy(),
                 ordinal.certainty(probabilities)[0].numpy(),
             )
+
+    def _logits(self, image: NDArray[np.uint8]) -> Tensor:
+        if isinstance(self.network, SmallNetwork):
+            return _dense.logits(self.network, image)
+        pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))
+        logits: Tensor = self.network(pixels[None])
+        return logits
 
     def score(self, image: NDArray[np.uint8], mpp: float | None = None) -> Score:
         """Judge an image as a whole.

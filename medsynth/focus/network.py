@@ -118,8 +118,11 @@ class SmallNetwork(FocusNetwork):
 
     def classify(self, bins: Tensor) -> Tensor:
         """Logits from the three levels' :meth:`statistics`, side by side along dimension 1."""
-        means = functional.avg_pool2d(bins, BINS, stride=2)
-        squares, sizes = means.unflatten(1, (LEVELS, 2, FILTERS)).unbind(2)
+        return self.judge(functional.avg_pool2d(bins, BINS, stride=2))
+
+    def judge(self, means: Tensor) -> Tensor:
+        """Logits from the means of the bins over each cell, (N, 384, h, w)."""
+        squares, sizes = means.reshape(len(means), LEVELS, 2, FILTERS, *means.shape[2:]).unbind(2)
         power = torch.log(squares + _FLOOR)
         shape = torch.log((sizes**2 + _FLOOR) / (squares + _FLOOR))
         features = torch.cat([power, shape], dim=2).flatten(1, 2)

@@ -43,6 +43,16 @@ def test_maps_have_the_cells_and_ranges_said(model: FocusModel, image: np.ndarra
     assert 0 <= scores.radius_px.min() <= scores.radius_px.max() <= DEFAULT_RADII_PX[-1]
 
 
+@pytest.mark.parametrize("height", [128, 143, 144, 159, 160, 500])
+def test_the_fast_way_gives_what_the_network_gives(model: FocusModel, image: np.ndarray, height: int) -> None:
+    part = image[:height, : height + 21]
+    with torch.inference_mode():
+        plain = torch.softmax(model.network(torch.from_numpy(part.copy())[None]), dim=1)[0].permute(1, 2, 0).numpy()
+    fast = model.score_map(part).probabilities
+    assert fast.shape == plain.shape
+    np.testing.assert_allclose(fast, plain, atol=1e-5)
+
+
 def test_bands_give_the_map_of_the_whole(model: FocusModel, image: np.ndarray) -> None:
     whole = model.score_map(image).probabilities
     first = 0
@@ -65,6 +75,11 @@ def test_the_score_is_the_weighted_mean(model: FocusModel, image: np.ndarray) ->
     assert model.score(image).radius_um is None
     cells = model.score_map(image)
     assert cells.radius_px.min() <= score.radius_px <= cells.radius_px.max()
+
+
+def test_an_empty_image_has_a_finite_answer(model: FocusModel) -> None:
+    for code in (0, 255):
+        assert np.isfinite(model.score(np.full((200, 200, 3), code, dtype=np.uint8)).probabilities).all()
 
 
 def test_images_smaller_than_a_cell_are_rejected(model: FocusModel) -> None:
