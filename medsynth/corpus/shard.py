@@ -163,9 +163,17 @@ def existing(corpus: str, shard: str, *, fingerprint: str) -> Record | None:
     except NotFoundError:
         return None
     try:
-        inner = json.loads((pq.read_metadata(io.BytesIO(data)).metadata or {})[_RECORD])
-    except (pa.ArrowException, KeyError, ValueError) as error:
+        table = pq.read_table(io.BytesIO(data))
+        text = table.schema.metadata[_RECORD].decode()
+        inner = json.loads(text)
+        # Written again it must come out the same: so no flipped bit, wherever it is, gets into a manifest.
+        whole = _parquet(table, {_RECORD: text}) == data
+    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise CorpusError(f"{uri}: damaged, or not a shard of medsynth; remove it and run again") from error
+    if not whole:
+        raise CorpusError(
+            f"{uri}: damaged, or written by other versions than those in constraints.txt; remove it and run again"
+        )
     if inner.pop("fingerprint") != fingerprint:
         raise CorpusConflictError(f"{uri}: belongs to another corpus; write to an empty place")
     inner.pop("digest")

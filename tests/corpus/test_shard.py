@@ -94,6 +94,16 @@ def test_damaged_shard_is_named(tmp_path: Path) -> None:
         shard.existing(str(tmp_path), record.shard, fingerprint="f" * 64)
 
 
+def test_a_bit_that_flipped_anywhere_is_noticed_before_a_manifest_vouches_for_it(tmp_path: Path) -> None:
+    record = commit(tmp_path, rows())
+    file = tmp_path / record.path
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 11):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises((CorpusError, CorpusConflictError)):
+            shard.existing(str(tmp_path), record.shard, fingerprint="f" * 64)
+
+
 def test_rejects_are_a_table_in_order_and_only_where_there_are_any(tmp_path: Path) -> None:
     commit(tmp_path / "with", rows(), REJECTS)
     commit(tmp_path / "without", rows())
