@@ -112,9 +112,11 @@ class SmallNetwork(FocusNetwork):
             (N, 128, h, w) with h = H // 16 - 1 of the image's height and w likewise.
         """
         grey, step = level
-        answers = functional.conv2d(grey, self.get_buffer("filters"), stride=STEP)
-        both = torch.cat([answers**2, answers.abs()], dim=1)
-        return functional.avg_pool2d(both, step) if step > 1 else both
+        # A block of 8 by 8 is 2 by 2 squares of 4 by 4: with a square's pixels as channels, and these side by
+        # side in memory, torch is five times as fast.
+        squares = functional.pixel_unshuffle(grey, STEP).contiguous(memory_format=torch.channels_last)
+        answers = functional.conv2d(squares, self.get_buffer("filters"))
+        return torch.cat([functional.avg_pool2d(answers**2, step), functional.avg_pool2d(answers.abs(), step)], dim=1)
 
     def classify(self, bins: Tensor) -> Tensor:
         """Logits from the three levels' :meth:`statistics`, side by side along dimension 1."""
@@ -157,15 +159,17 @@ def filter_bank() -> Tensor:
     """The cosines of the 8×8 discrete cosine transform under a sine window, of length 1 and (but the first) mean 0.
 
     Returns:
-        (64, 1, 8, 8) float32, filter 8 u + v of u half waves down and v along; rounded to 6 digits, since
-        the C library's cosine may differ in its last bit from machine to machine.
+        (64, 16, 2, 2) float32, filter 8 u + v of u half waves down and v along, its 8×8 numbers as those of
+        2×2 squares of 4×4; rounded to 6 digits, since the C library's cosine may differ in its last bit from
+        machine to machine.
     """
     places = (np.arange(BLOCK) + 0.5) * np.pi / BLOCK
     waves = np.cos(np.arange(BLOCK)[:, None] * places) * np.sin(places)
     bank = np.einsum("ui,vj->uvij", waves, waves).reshape(FILTERS, BLOCK, BLOCK)
     bank[1:] -= bank[1:].mean(axis=(1, 2), keepdims=True)
     bank /= np.sqrt((bank**2).sum(axis=(1, 2), keepdims=True))
-    return torch.from_numpy(bank.round(6).astype(np.float32)[:, None])
+    squares = functional.pixel_unshuffle(torch.from_numpy(bank.round(6).astype(np.float32)[:, None]), STEP)
+    return squares.contiguous(memory_format=torch.channels_last)
 
 
 def _usual_statistics() -> tuple[Tensor, Tensor]:

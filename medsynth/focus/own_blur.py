@@ -1,10 +1,10 @@
-"""How blurred source tiles are of themselves, told by a network that was trained without knowing it.
+"""How soft source tiles are of themselves, told by a network that was trained without knowing it.
 
 A network trained on added radii learns what tiles look like on average: what it sees in a tile beyond the
 disc that was added is how much softer that tile is than the others. Blurs add as variances, so the excess is
-the predicted radius squared less the added one squared; it is measured where both are clear, at 2.5 to 5 px,
-and may be negative, for a tile that is sharper than most. Trained again on √(r² + excess), the network
-no longer has to average over what it cannot know.
+the predicted radius squared less the added one squared; it is measured where both are clear, at 2.5 to 5 px.
+Three quarters of the tiles count as in focus, and the excess over them is what the others have of their own;
+trained again on √(r² + excess), the network is not told that a soft tile is a sharp one.
 
     python -m medsynth.focus.own_blur CATALOG WEIGHTS OUT
 
@@ -25,7 +25,11 @@ from medsynth.focus.samples import SampleSettings, Source
 from medsynth.spec import Range
 
 LIMIT = 2.0
-"""px²: beyond it a tile is no in-focus source; √2 px more blur than the median tile."""
+"""px²: beyond it a tile is no in-focus source."""
+
+_IN_FOCUS = 0.75
+"""Assumed: the share of a catalog's tiles that are as sharp as their scanner makes them. What these differ by is
+what they show, more than blur."""
 
 _RADII_PX = (2.5, 5.0)
 _KINDLY = {"photons": Range(low=20000, high=20000), "jpeg_quality": Range(low=90, high=90), "devices": 0.0}
@@ -34,7 +38,7 @@ _KINDLY = {"photons": Range(low=20000, high=20000), "jpeg_quality": Range(low=90
 def excess(
     predict: Callable[[NDArray[np.uint8]], float], source: Source, *, count: int = 16, size: int = 160
 ) -> list[float]:
-    """Estimate each tile's own blur against the median tile's.
+    """Estimate each tile's own blur against that of tiles in focus.
 
     Args:
         predict: gives the radius in px of an image, uint8 (size, size, 3).
@@ -43,8 +47,8 @@ def excess(
         size: of a sample in pixels.
 
     Returns:
-        For each tile the square of its own blur in px², less the median over the tiles; negative where it
-        is sharper. Half of what tells tiles of a slide apart is taken for chance.
+        For each tile the square of its own blur in px² beyond what three quarters of the tiles have; 0 for
+        these. Half of what tells tiles of a slide apart is taken for chance.
     """
     settings = SampleSettings(size=size, radii_px=_RADII_PX).plain().model_copy(update=_KINDLY)
     found = []
@@ -57,7 +61,7 @@ def excess(
     for slide in set(source.slides):
         tiles = [i for i, name in enumerate(source.slides) if name == slide]
         own[tiles] = (own[tiles] + np.median(own[tiles])) / 2
-    return [round(float(value), 3) for value in own - np.median(own)]
+    return [round(float(value), 3) for value in np.maximum(0, own - np.quantile(own, _IN_FOCUS))]
 
 
 def rewrite(catalog: str, model: FocusModel, out: str) -> list[float]:

@@ -1,0 +1,142 @@
+"""Tiles with a known class for the focus benchmarks, other measures of sharpness, and short trainings."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from medsynth import seeds
+from medsynth.defocus import chain, compression
+from medsynth.defocus.settings import DEFAULT_RADII_PX, ChainSettings
+from medsynth.focus import samples
+from medsynth.focus.model import FocusModel
+from medsynth.focus.network import NetworkSettings
+from medsynth.focus.samples import SampleSettings, Source
+from medsynth.focus.training import LearningSettings, Trainer
+
+RADII = np.array(DEFAULT_RADII_PX)
+CLEAR = 2.0
+SIZE = 176
+"""Side of a test tile in pixels: what the recipe makes of a tile of 256 by default."""
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Test tiles and what is known of them."""
+
+    images: Images
+    added: NDArray[np.int64]
+    """The class of the disc that was added."""
+    effective: NDArray[np.float64]
+    """The class, with its fraction, of that disc and the source tile's own blur together."""
+    place: NDArray[np.int64]
+    """The source tile of each."""
+
+
+def make(source: Source, settings: ChainSettings, count: int, seed: int, classes: Sequence[int] = range(30)) -> Tiles:
+    """Put tiles out of focus, as many of each source tile and of each class."""
+    generator = np.random.default_rng(seed)
+    images, added, places = [], [], []
+    for number in range(count):
+        place, k = number % len(source), int(classes[int(generator.integers(len(classes)))])
+        pixels = source[place].pixels
+        side = min(SIZE + 2 * chain.crop_margin(settings, None), *pixels.shape[:2])
+        for _ in range(10):  # a place with tissue
+            y, x = (int(generator.integers(n - side + 1)) for n in pixels.shape[:2])
+            window = np.ascontiguousarray(pixels[y : y + side, x : x + side])
+            if window[::4, ::4, 1].std() >= 12:
+                break
+        own = seeds.sample_seed(seed, number)
+        parameters = chain.draw(settings, k, None, own)
+        image = chain.render(window, settings, parameters, SIZE, own)
+        images.append(through_jpeg(image, parameters.jpeg_quality, parameters.jpeg_subsampling))
+        added.append(k)
+        places.append(place)
+    own_blur2 = np.array([source.own_blur2[place] for place in places])
+    radii = np.sqrt(np.maximum(0, RADII[added] ** 2 + own_blur2))
+    effective = np.interp(radii, RADII, np.arange(30))
+    return Tiles(np.stack(images), np.array(added), effective, np.array(places))
+
+
+def through_jpeg(image: Images, quality: int | None, subsampling: str | None = "4:2:0") -> Images:
+    """Compress and open again, or nothing for a quality of None."""
+    if quality is None or subsampling is None:
+        return image
+    data = np.frombuffer(compression.encode(image, quality, subsampling), np.uint8)
+    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB))
+
+
+def grain(images: Images, levels: float, seed: int = 3) -> Images:
+    """Add noise of so many grey levels."""
+    noise = np.random.default_rng(seed).normal(0, levels, images.shape)
+    return np.clip(images + noise, 0, 255).round().astype(np.uint8)
+
+
+def laplacian(image: Images) -> float:
+    """Variance of the Laplacian of the luma."""
+    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_64F).var())
+
+
+def tenengrad(image: Images) -> float:
+    """Mean squared Sobel gradient of the luma."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    across, down = (cv2.Sobel(grey, cv2.CV_64F, *way) for way in ((1, 0), (0, 1)))
+    return float((across**2 + down**2).mean())
+
+
+def calibrated(measure: Callable[[Images], float], known: Tiles) -> Callable[[Images], float]:
+    """Turn a measure of sharpness into a radius, by its median for each class of training tiles."""
+    found = np.log([measure(image) + 1e-9 for image in known.images])
+    medians = np.array([np.median(found[known.added == k]) for k in range(30)])
+    falling = np.minimum.accumulate(medians) - 1e-9 * np.arange(30)
+    return lambda image: float(np.interp(-np.log(measure(image) + 1e-9), -falling, RADII))
+
+
+def figures(radii: NDArray[np.float64], wanted: NDArray[np.float64], clear: NDArray[np.bool_]) -> dict[str, float]:
+    """The issue's four figures of predicted radii against true classes."""
+    places = np.interp(radii, RADII, np.arange(30))
+    near = np.abs(np.rint(places) - np.rint(wanted)) <= 1
+    return {
+        "spearman": round(float(stats.spearmanr(radii, wanted).statistic), 4),
+        "within_one": round(float(near.mean()), 4),
+        "within_one_from_2px": round(float(near[clear].mean()), 4),
+        "class_error": round(float(np.abs(places - wanted).mean()), 4),
+    }
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A short training: which network on which samples."""
+
+    samples: SampleSettings
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    seed: int = 0
+
+
+def train(arm: Arm, source: Source, steps: int, batch: int = 64) -> FocusModel:
+    """Train as jobs/train_focus.py does, without Ray: the same trainer, on the same samples."""
+    learning = LearningSettings(network=arm.network, steps=steps, batch=batch, learning_rate=3e-3)
+    trainer = Trainer(learning, DEFAULT_RADII_PX, torch.device("cpu"), arm.seed)
+    _shared.update(source=source, arm=arm, batch=batch)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for images, radii in pool.imap(_batch, range(steps), chunksize=4):
+            trainer.step(images, radii)
+    return FocusModel(trainer.averaged, DEFAULT_RADII_PX, {"steps": steps, "seed": arm.seed})
+
+
+_shared: dict[str, object] = {}
+
+
+def _batch(step: int) -> tuple[Images, NDArray[np.float32]]:
+    source, arm, batch = _shared["source"], _shared["arm"], _shared["batch"]
+    assert isinstance(source, Source)
+    assert isinstance(arm, Arm)
+    assert isinstance(batch, int)
+    return samples.make_batch(source, arm.samples, arm.seed, range(step * batch, (step + 1) * batch))
