@@ -51,7 +51,7 @@ def train_focus(
         say(f"finished before: {storage.join(out, focus.WEIGHTS)}")
         return
     with session():
-        gpu, workers = training.processors(device, workers)
+        gpu, workers = training.processors(device, workers, chosen.batch)
         found = _tiles(source, order, "catalog")
         other = _tiles(validate_on, order, "catalog-validation") if validate_on else None
         job = focus.set_up(order, found, other)

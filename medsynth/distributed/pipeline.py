@@ -4,7 +4,6 @@ One row is one batch: its number goes in and its arrays come out, whole and in t
 the tasks that make them were scheduled. No torch here, which would take every such task seconds to load.
 """
 
-import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 from numpy.typing import NDArray
-from ray.data import DataContext, ExecutionResources, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 
 from medsynth.errors import UserError
 
@@ -23,6 +22,8 @@ Arrays = dict[str, NDArray[Any]]
 # A block costs memory in the worker until its dataset is done; a wave gives that back.
 _WAVE = 2048
 _SAMPLES_PER_TASK = 256
+# Ray Data notices the end of a task some 0.2 s late; who has its next task already does not wait for that.
+_AT_HAND = 3
 # Kept ahead of each worker; all workers of a node share one object store.
 _AHEAD_BYTES = 512 << 20
 
@@ -59,7 +60,7 @@ def batches(feed: Any, share: Share, first: int, last: int, samples: int, tasks:
         first: number of the first.
         last: number after the last.
         samples: in a batch, about.
-        tasks: how many are made at the same time.
+        tasks: processes that make them.
         cpus: reserved for each.
 
     Yields:
@@ -81,11 +82,11 @@ def batches(feed: Any, share: Share, first: int, last: int, samples: int, tasks:
         # Blocks that are there already: tasks that read them would ask for a whole CPU each.
         rows = [pa.table({"number": range(low, min(low + each, stop))}) for low in range(start, stop, each)]
         made = ray.data.from_blocks(rows).map_batches(
-            _make,
+            _Maker,
             batch_size=None,
             batch_format="pyarrow",
-            fn_kwargs={"feed": [feed], "share": share},  # in a list, or Ray would fetch it anew for every task
-            compute=TaskPoolStrategy(size=tasks),
+            fn_constructor_kwargs={"feed": [feed], "share": share},
+            compute=ActorPoolStrategy(size=tasks, max_tasks_in_flight_per_actor=_AT_HAND),
             num_cpus=cpus,
         )
         for block in made.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=1):
@@ -98,20 +99,21 @@ def batches(feed: Any, share: Share, first: int, last: int, samples: int, tasks:
                 yield {str(name): column[place] for name, column in block.items()}
 
 
-def _make(rows: Any, feed: list[Any], share: Share) -> Any:
-    numbers = rows["number"].to_pylist()
-    try:
-        made = [share.make(_fetched(feed[0]), number) for number in numbers]
-    except UserError as error:
-        # An error of the user's comes back as a value: Ray would wrap it.
-        return pa.table({"error": [str(error)]})
-    return {
-        "number": np.array(numbers, dtype=np.int64),
-        **{name: np.stack([batch[name] for batch in made]) for name in made[0]},
-    }
+class _Maker:
+    """Makes batches in one process, which keeps the tiles that it has read."""
 
+    def __init__(self, feed: list[Any], share: Share) -> None:
+        self._feed: Feed = ray.get(feed[0])
+        self._share = share
 
-@functools.lru_cache(maxsize=2)
-def _fetched(feed: Any) -> Feed:
-    found: Feed = ray.get(feed)
-    return found
+    def __call__(self, rows: Any) -> Any:
+        numbers = rows["number"].to_pylist()
+        try:
+            made = [self._share.make(self._feed, number) for number in numbers]
+        except UserError as error:
+            # An error of the user's comes back as a value: Ray would wrap it.
+            return pa.table({"error": [str(error)]})
+        return {
+            "number": np.array(numbers, dtype=np.int64),
+            **{name: np.stack([batch[name] for batch in made]) for name in made[0]},
+        }

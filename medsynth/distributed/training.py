@@ -6,7 +6,8 @@ a pure function of its number, so nothing depends on timing, and a run that goes
 step where it stopped. Every worker gets the same number of rows: unequal numbers would hang the others.
 
 What is retry-safe and why: a sample task reads and returns arrays, so Ray may run it again anywhere. A worker
-that dies takes the group down; Ray starts it again, and each worker goes on from the last checkpoint.
+that dies takes the others down; all are started again and go on from the last checkpoint, as long as each attempt
+gets further than the one before.
 """
 
 import functools
@@ -20,12 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import ray
 import ray.train
 import torch
 import torch.distributed
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
 from medsynth.distributed import runs
@@ -35,8 +35,7 @@ from medsynth.errors import TrainingError, UserError
 Average = Callable[[Sequence[torch.Tensor]], None]
 """Replaces each tensor by its mean over all workers, in place."""
 
-_RESTARTS = 3
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.5
 
 
 class Pace(Protocol):
@@ -123,7 +122,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class _Shares:
+class Shares:
     """CPUs of one worker and of its sample tasks."""
 
     threads: int
@@ -157,47 +156,65 @@ def train(
 
     Args:
         job: the run.
-        workers: how many train side by side; the batch must be a multiple of it.
+        workers: how many train side by side, as :func:`processors` says.
         gpu: whether each of them gets a GPU.
         progress: called at every line of the curve.
 
     Raises:
-        TrainingError: the batch cannot be shared out, or the loss is no number any more.
+        TrainingError: the loss is no number any more.
         UserError: whatever the job's own functions raise of that kind.
     """
-    if job.pace.batch % workers:
-        raise TrainingError(
-            f"batch {job.pace.batch}: {workers} workers cannot share it equally; take a multiple of {workers}"
-        )
-    shares = _shares(workers, gpu)
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    config = {"job": job, "feed": [ray.put(job.feed)], "shares": shares(workers, gpu, nodes)}
+    furthest = 0
+    while True:
+        reached, error = _attempt(config, workers, gpu, progress)
+        if error is None:
+            return
+        # A machine that died is no reason to stop, a fault that comes at the same step again is.
+        if reached <= furthest or isinstance(error, UserError):
+            raise error
+        furthest = reached
+
+
+def _attempt(
+    config: dict[str, Any], workers: int, gpu: bool, progress: Callable[[Progress], None]
+) -> tuple[int, BaseException | None]:
+    """Train until all is done or a worker fails; the last step told, and what failed."""
+    board: Any = ray.remote(num_cpus=0)(_Board).remote()  # type: ignore[attr-defined]
     # Ray Train wants a place for what its own checkpoints leave; there are none (see runs.py).
     scratch = tempfile.mkdtemp(prefix="medsynth-train-")
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"job": job, "feed": [ray.put(job.feed)], "board": board, "shares": shares},
+        train_loop_config={**config, "board": board},
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpu,
-            resources_per_worker={"CPU": shares.trainer, **({"GPU": 1} if gpu else {})},
+            resources_per_worker={"CPU": config["shares"].trainer, **({"GPU": 1} if gpu else {})},
             placement_strategy="PACK" if gpu else "SPREAD",
         ),
-        run_config=RunConfig(name="run", storage_path=scratch, failure_config=FailureConfig(max_failures=_RESTARTS)),
+        run_config=RunConfig(name="run", storage_path=scratch),
     )
     outcome: list[BaseException] = []
     # In a thread of its own, since fit() says nothing until it is done, and would take Ctrl-C for itself.
     fitting = threading.Thread(target=_fit, args=(trainer, outcome), daemon=True)
+    reached, mistake = 0, None
     fitting.start()
     try:
-        while fitting.is_alive():
+        running = True
+        while running:
             fitting.join(_POLL_SECONDS)
-            _tell(board, progress)
+            running = fitting.is_alive()
+            for item in ray.get(board.take.remote()):
+                if isinstance(item, str):
+                    mistake = UserError(item)
+                else:
+                    reached = item.step
+                    progress(item)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    _tell(board, progress)
-    if outcome:
-        raise outcome[0]
+    return reached, mistake or (outcome[0] if outcome else None)
 
 
 def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:
@@ -207,25 +224,19 @@ def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:
         outcome.append(error)
 
 
-def _tell(board: Any, progress: Callable[[Progress], None]) -> None:
-    for item in ray.get(board.take.remote()):
-        if isinstance(item, str):
-            raise UserError(item)
-        progress(item)
-
-
-def processors(device: Literal["auto", "cpu", "gpu"], workers: int | None) -> tuple[bool, int]:
+def processors(device: Literal["auto", "cpu", "gpu"], workers: int | None, batch: int) -> tuple[bool, int]:
     """What to train on in this session.
 
     Args:
         device: auto for GPUs where there are any.
         workers: how many; by default one a GPU, or one on CPUs.
+        batch: samples of a step, which the workers share equally.
 
     Returns:
         Whether to use GPUs, and the number of workers.
 
     Raises:
-        TrainingError: there are too few GPUs.
+        TrainingError: there are too few GPUs, or the batch cannot be shared out.
     """
     there = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
     if device == "gpu" and there < (workers or 1):
@@ -234,18 +245,30 @@ def processors(device: Literal["auto", "cpu", "gpu"], workers: int | None) -> tu
             "fewer --workers"
         )
     gpu = device == "gpu" or (device == "auto" and there >= (workers or 1))
-    return gpu, workers or (there if gpu else 1)
+    workers = workers or (there if gpu else 1)
+    if batch % workers:
+        raise TrainingError(f"batch {batch}: {workers} workers cannot share it equally; take a multiple of {workers}")
+    return gpu, workers
 
 
-def _shares(workers: int, gpu: bool) -> _Shares:
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+def shares(workers: int, gpu: bool, nodes: Sequence[float]) -> Shares:
+    """Part a session's CPUs between training workers and the tasks that make their samples.
+
+    Args:
+        workers: how many train side by side.
+        gpu: whether on GPUs.
+        nodes: CPUs of each machine.
+
+    Returns:
+        What each worker has. It is never all CPUs for the workers, which would wait for samples that nothing
+        is left to make. Where there are few, there is one task more than fits, for what a waiting worker
+        leaves idle.
+    """
     each = sum(nodes) / workers
     threads = 1 if gpu else max(1, int(min(each, max(nodes)) / 3))
-    # Never all CPUs for the workers: they would wait for samples that nothing is left to make. On a small machine
-    # there is one task more than fits, which uses what a waiting worker leaves idle.
     trainer = float(threads) if each >= 4 else each / 4
     tasks = max(1, math.ceil(each - trainer))
-    return _Shares(threads, _floor(trainer), tasks, min(1.0, _floor((each - trainer) / tasks)))
+    return Shares(threads, _floor(trainer), tasks, min(1.0, _floor((each - trainer) / tasks)))
 
 
 def _floor(cpus: float) -> float:
@@ -270,12 +293,13 @@ class _Clock:
     waited: float = 0.0
 
 
-def _train(job: Job, feed: Any, board: Any, shares: _Shares) -> None:
+def _train(job: Job, feed: Any, board: Any, shares: Shares) -> None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(shares.threads)
     pace = job.pace
-    learner = job.learner(get_device(), functools.partial(_average, workers))
+    average = functools.partial(_average, workers)
+    learner = job.learner(get_device(), average)
     done, rows = _resume(job, learner)
     held_out: list[Arrays] = []
     clock, saved = _Clock(), time.monotonic()
@@ -292,10 +316,8 @@ def _train(job: Job, feed: Any, board: Any, shares: _Shares) -> None:
         since += 1
         if step % pace.log_every and step < pace.steps:
             continue
-        losses = _means(sums, since)
+        losses = means(sums, step, since, average)
         seconds = time.monotonic() - clock.started
-        if not all(np.isfinite(loss) for loss in losses.values()):
-            raise TrainingError(f"step {step}: the loss is no number any more; lower the learning rate")
         if rank == 0:
             figures: dict[str, float] = {}
             if job.held_out_batches and (step % pace.validate_every == 0 or step == pace.steps):
@@ -340,13 +362,26 @@ def _average(workers: int, tensors: Sequence[torch.Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def _means(sums: Mapping[str, torch.Tensor], steps: int) -> dict[str, float]:
-    flat = torch.stack([total.detach().float().reshape(()) for total in sums.values()]) / steps
-    _average(torch.distributed.get_world_size(), [flat])
+def means(sums: Mapping[str, torch.Tensor], step: int, count: int, average: Average) -> dict[str, float]:
+    """Mean losses of the last steps, over all workers.
+
+    Args:
+        sums: over the steps, by name, scalars.
+        step: the last of them.
+        count: how many.
+        average: over the workers.
+
+    Raises:
+        TrainingError: one of them is infinite or no number.
+    """
+    flat = torch.stack([total.detach().float().reshape(()) for total in sums.values()]) / count
+    average([flat])
+    if not bool(flat.isfinite().all()):
+        raise TrainingError(f"step {step}: the loss is no number any more; lower the learning rate")
     return dict(zip(sums, flat.tolist(), strict=True))
 
 
-def _held_out(job: Job, feed: Any, shares: _Shares) -> list[Arrays]:
+def _held_out(job: Job, feed: Any, shares: Shares) -> list[Arrays]:
     # Copied out of the object store, which would otherwise be smaller by them for the rest of the run.
     share = Share(0, 1, held_out=True)
     made = batches(feed, share, 0, job.held_out_batches, job.pace.batch, shares.tasks, shares.task)

@@ -26,7 +26,6 @@ from medsynth.focus.samples import SampleSettings, Source, Tile
 
 HELD_OUT_BATCH = 64
 _WINDOW_SHARDS = 8
-_DIGESTED = ["uri", "row", "x", "y", "width", "height", "sha256", "in_focus"]
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def catalog_tiles(uri: str, slide_column: str | None, smallest: int) -> Tiles:
 
 
 def _catalog_digest(uri: str) -> str:
-    return _digest(table.read(uri, _DIGESTED))
+    return _digest(table.read(uri))
 
 
 def _digest(found: pa.Table) -> str:
@@ -162,7 +161,7 @@ def _digest(found: pa.Table) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _opened(tiles: Tiles) -> Source:
-    base, slides, sides = _catalog(tiles.uri, tiles.digest, tiles.slide_column)
+    base, slides, sides, _ = _catalog(tiles.uri, tiles.digest, tiles.slide_column)
     named = set(tiles.slides)
     chosen = [
         i
@@ -174,7 +173,7 @@ def _opened(tiles: Tiles) -> Source:
 
 
 @functools.lru_cache(maxsize=2)
-def _catalog(uri: str, digest: str, slide_column: str | None) -> tuple[Source, list[str], list[int]]:
+def _catalog(uri: str, digest: str, slide_column: str | None) -> tuple[Source, list[str], list[int], list[str]]:
     if _catalog_digest(uri) != digest:
         raise CatalogError(f"{uri}: has changed since the training began; train in another place")
     source = samples.open_catalog(uri)
@@ -186,7 +185,13 @@ def _catalog(uri: str, digest: str, slide_column: str | None) -> tuple[Source, l
         raise CatalogError(f"{uri}: no column {slide_column!r}; {known}")
     slides = [str(slide) for slide in found[slide_column].to_pylist()] if slide_column else list(source.slides)
     sides = np.minimum(found["width"].to_numpy(), found["height"].to_numpy()).tolist()
-    return source, slides, sides
+    return source, slides, sides, found["uri"].to_pylist()
+
+
+def origins(tiles: Tiles) -> set[tuple[str, str]]:
+    """The slide and the image file of every tile of a catalog, too small ones included."""
+    _, slides, _, uris = _catalog(tiles.uri, tiles.digest, tiles.slide_column)
+    return set(zip(slides, uris, strict=True))
 
 
 def corpus_tiles(uri: str, size: int) -> tuple[Tiles, set[str]]:
@@ -197,7 +202,7 @@ def corpus_tiles(uri: str, size: int) -> tuple[Tiles, set[str]]:
         size: of a sample in pixels.
 
     Returns:
-        Its tiles, and the images that they were made from.
+        Its tiles, and the image files that they were made from.
 
     Raises:
         CorpusError: it is incomplete.

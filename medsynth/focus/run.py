@@ -14,10 +14,18 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from medsynth import seeds, spec, storage
-from medsynth.corpus import reader
-from medsynth.errors import TrainingError
+from medsynth.errors import SyntheticSplitError, TrainingError
 from medsynth.focus import card, network
-from medsynth.focus.feed import HELD_OUT_BATCH, Feed, Tiles, catalog_tiles, corpus_tiles, is_corpus, smallest_tile
+from medsynth.focus.feed import (
+    HELD_OUT_BATCH,
+    Feed,
+    Tiles,
+    catalog_tiles,
+    corpus_tiles,
+    is_corpus,
+    origins,
+    smallest_tile,
+)
 from medsynth.focus.model import FocusModel
 from medsynth.focus.samples import SampleSettings
 from medsynth.focus.training import FIGURES, LearningSettings, Trainer
@@ -248,22 +256,24 @@ def set_up(order: Order, source: str, validate_on: str | None = None) -> FocusRu
     settings = order.settings
     smallest = smallest_tile(settings.samples)
     if is_corpus(source):
-        training, slides = corpus_tiles(source, settings.samples.size)
+        training, known = corpus_tiles(source, settings.samples.size)
     else:
         training = catalog_tiles(source, settings.slide_column, smallest)
-        slides = set(training.opened().slides)
+        known = {name for pair in origins(training) for name in pair}
     if validate_on is not None:
-        if is_corpus(validate_on):  # which the reader refuses, saying why
-            reader.open_corpus(validate_on, split="validation")
+        if is_corpus(validate_on):
+            raise SyntheticSplitError(
+                f"--validate-on {validate_on}: a corpus is synthetic, made to train on; name real images, or a catalog"
+            )
         other = catalog_tiles(validate_on, settings.slide_column, smallest)
-        both = tuple(sorted(set(other.opened().slides) & slides))
+        both = tuple(sorted({slide for slide, file in origins(other) if slide in known or file in known}))
         validation = replace(other, slides=both)
         if not len(validation.opened()):
-            raise TrainingError(f"{validate_on}: all of its slides are trained on; validate on others")
+            raise TrainingError(f"{order.validate_on}: all of its slides are trained on; validate on others")
         return FocusRun(order, training, validation)
     if training.corpus or not (settings.hold_out or settings.held_out_slides):
         return FocusRun(order, training, None)
-    held = _held_out(sorted(slides), settings, source)
+    held = _held_out(sorted(set(training.opened().slides)), settings, order.source)
     return FocusRun(order, replace(training, slides=held), replace(training, slides=held, inside=True))
 
 

@@ -1,8 +1,9 @@
 """A training run small enough to be done in a test, with all the parts of a real one."""
 
-import time
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -14,16 +15,19 @@ from medsynth.errors import SpecError
 
 
 class Line:
-    """A straight line fitted by Adam."""
+    """A straight line, fitted by Adam; its process dies once, after some steps, where there is no mark of it yet."""
 
-    def __init__(self, average: Average, pause: float) -> None:
+    def __init__(self, average: Average, mark: Path | None = None, dies_after: int = 0) -> None:
         self.weights = torch.zeros(3, requires_grad=True)
         self.optimizer = torch.optim.Adam([self.weights], lr=0.05)
         self.average = average
-        self.pause = pause
+        self.mark, self.dies_after, self.steps = mark, dies_after, 0
 
     def step(self, batch: Arrays) -> dict[str, torch.Tensor]:
-        time.sleep(self.pause)
+        self.steps += 1
+        if self.mark is not None and self.steps > self.dies_after and not self.mark.exists():
+            self.mark.touch()
+            os._exit(1)
         inputs, wanted = torch.from_numpy(batch["x"].copy()), torch.from_numpy(batch["y"].copy())
         loss = (inputs @ self.weights - wanted).square().mean()
         self.optimizer.zero_grad()
@@ -54,7 +58,7 @@ class Line:
 @dataclass(frozen=True)
 class ToyPace:
     steps: int = 60
-    batch: int = 12
+    batch: int = 120
     log_every: int = 5
     validate_every: int = 20
     checkpoint_seconds: float = 0.0
@@ -63,18 +67,18 @@ class ToyPace:
 @dataclass(frozen=True)
 class ToyJob:
     out: str
-    pace: ToyPace = field(default=ToyPace())
+    pace: ToyPace = ToyPace()
     held_out_batches: int = 3
+    dies_after: int | None = None
     bad_step: int = -1
-    bad_target: float = 0.0
-    pause: float = 0.0
+    target: float = 0.0
 
     @property
     def feed(self) -> Self:
         return self
 
     def learner(self, device: torch.device, average: Average) -> Line:
-        return Line(average, self.pause)
+        return Line(average) if self.dies_after is None else Line(average, Path(self.out, "died"), self.dies_after)
 
     def batch(self, step: int, rank: int, workers: int) -> Arrays:
         if step == self.bad_step:
@@ -82,7 +86,7 @@ class ToyJob:
         each = self.pace.batch // workers
         inputs = np.random.default_rng(step).normal(size=(self.pace.batch, 3)).astype(np.float32)
         inputs = inputs[rank * each : (rank + 1) * each]
-        return {"x": inputs, "y": inputs @ np.array([1, -2, 3], np.float32) + np.float32(self.bad_target)}
+        return {"x": inputs, "y": inputs @ np.array([1, -2, 3], np.float32) + np.float32(self.target)}
 
     def held_out(self, number: int) -> Arrays:
         return {"x": np.full((2, 3), number, np.float32)}
