@@ -1,0 +1,205 @@
+"""The focus network's figures: accuracy, known discs, robustness, scale, ablation; beside other measures.
+
+    python tests/benchmarks/focus_sources.py SOURCES
+    python jobs/index.py --images SOURCES/images --metadata SOURCES/slides.csv --key file --subgroups slide \\
+        --tile-size 512 --out CATALOG
+    python tests/benchmarks/bench_focus.py --catalog CATALOG [--weights URI] [--out DIR] [--quick]
+
+Test tiles come from the slides that focus_sources.py holds out, and from no other.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import focus_sources
+import focus_tiles as tiles
+import harness
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medsynth.defocus import chain, device
+from medsynth.defocus.settings import ChainSettings, SensorSettings
+from medsynth.focus import own_blur, samples
+from medsynth.focus.model import FocusModel
+from medsynth.focus.network import NetworkSettings
+from medsynth.focus.samples import SampleSettings, Source
+from medsynth.spec import Range
+
+Images = NDArray[np.uint8]
+Predict = Callable[[Images], float]
+
+BARS = {
+    "spearman": 0.990,
+    "within_one": 0.88,
+    "within_one_from_2px": 0.98,
+    "class_error": 0.6,
+    "noise_8_within_one": 0.80,
+    "known_disc_within_15_percent_from_3.35px": 0.98,
+    "known_disc_within_one_from_3.35px": 0.98,
+    "known_disc_within_one_from_2px": 0.85,
+    "order_kept": 1.0,
+}
+
+STILL = ChainSettings(sensor=None, jpeg=None)
+"""The disc alone."""
+
+CHANGES: dict[str, Callable[[Images], Images]] = {
+    "contrast 0.35": lambda image: _codes(128 + 0.35 * (np.arange(256.0) - 128))[image],
+    "brightness +40": lambda image: _codes(np.arange(256.0) + 40)[image],
+    "brightness -40": lambda image: _codes(np.arange(256.0) - 40)[image],
+    "noise 4": lambda image: tiles.grain(image, 4),
+    "noise 8": lambda image: tiles.grain(image, 8),
+    "JPEG 40": lambda image: tiles.through_jpeg(image, 40),
+    "stain shift": lambda image: np.stack(
+        [_codes(255 * (np.arange(256) / 255) ** power)[image[..., k]] for k, power in enumerate((1.4, 0.8, 1.2))],
+        axis=-1,
+    ),
+}
+
+
+def _codes(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return np.clip(values, 0, 255).round().astype(np.uint8)
+
+
+def by_model(model: FocusModel) -> Predict:
+    """Expected radius by a model."""
+    return lambda image: model.score(image).radius_px
+
+
+def accuracy(predict: Predict, known: tiles.Tiles) -> dict[str, Any]:
+    """The issue's four figures against the effective and the added class, and with noise."""
+    clear = known.added >= int(np.searchsorted(tiles.RADII, tiles.CLEAR))
+    plain = np.array([predict(image) for image in known.images])
+    noisy = np.array([predict(image) for image in tiles.grain(known.images, 8)])
+    return {
+        "effective": tiles.figures(plain, known.effective, clear),
+        "added": tiles.figures(plain, known.added.astype(float), clear),
+        "noise_8": tiles.figures(noisy, known.effective, clear),
+    }
+
+
+def known_discs(predict: Predict, source: Source, count: int) -> dict[str, float]:
+    """Real tiles in focus, blurred by a disc and nothing else."""
+    still = tiles.make(source, STILL, count, seed=21)
+    radii = np.array([predict(image) for image in still.images])
+    true = tiles.RADII[still.added]
+    near = np.abs(np.rint(np.interp(radii, tiles.RADII, np.arange(30))) - still.added) <= 1
+    far, clear = true >= 3.35, true >= tiles.CLEAR
+    return {
+        "within_15_percent_from_3.35px": float((np.abs(radii / np.maximum(true, 1) - 1) <= 0.15)[far].mean()),
+        "within_one_from_3.35px": float(near[far].mean()),
+        "within_one_from_2px": float(near[clear].mean()),
+        "tiles": int(clear.sum()),
+    }
+
+
+def order_kept(predict: Predict, source: Source, count: int) -> dict[str, float]:
+    """Share of pairs, a tile and itself blurred by 3 px or more, that a change to one of them does not turn."""
+    sharp = tiles.make(source, STILL, count, seed=31, classes=[0])
+    blurred = tiles.make(source, STILL, count, seed=31, classes=[int(np.searchsorted(tiles.RADII, 3.0))])
+    least = [predict(image) for image in sharp.images]
+    most = [predict(image) for image in blurred.images]
+    kept = {}
+    for name, change in CHANGES.items():
+        # The worst way round: whichever of the pair is changed, or both.
+        sharp_changed = [predict(change(image)) for image in sharp.images]
+        blurred_changed = [predict(change(image)) for image in blurred.images]
+        pairs = zip(least, most, sharp_changed, blurred_changed, strict=True)
+        kept[name] = float(np.mean([max(a, c) < min(b, d) for a, b, c, d in pairs]))
+    return kept
+
+
+def scale(predict: Predict, source: Source, count: int) -> dict[str, float]:
+    """The same tissue at half the pixels: the radius in µm, against that at all of them."""
+    ratios = []
+    for radius in (3.0, 4.5, 6.0, 9.0):
+        settings = STILL.model_copy(update={"radii_px": (radius,)})
+        for place in range(min(len(source), count)):
+            pixels = source[place].pixels
+            parameters = chain.draw(settings, 0, None, place)
+            side = (min(pixels.shape[:2]) - 2 * chain.crop_margin(settings, None)) // 2 * 2
+            full = chain.render(
+                np.ascontiguousarray(pixels[: min(pixels.shape[:2]), : min(pixels.shape[:2])]),
+                settings,
+                parameters,
+                side,
+                0,
+            )
+            half = full.reshape(side // 2, 2, side // 2, 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+            ratios.append(2 * predict(half) / predict(full))
+    low, middle, high = np.percentile(ratios, [5, 50, 95])
+    return {"ratio_median": float(middle), "ratio_p5": float(low), "ratio_p95": float(high), "tiles": len(ratios)}
+
+
+def ablation(source: Source, test: Source, steps: int, count: int) -> dict[str, Any]:
+    """The post's claim: each step left out of training, tested on another scanner's full chain and on real tiles."""
+    base = SampleSettings(devices=0.0)
+    arms = {
+        "full chain": base,
+        "Gaussian for disc": base.model_copy(update={"bokeh": "gaussian"}),
+        "no noise": base.model_copy(update={"noise": False}),
+        "no JPEG": base.model_copy(update={"jpeg": False}),
+    }
+    scanner = chain.with_device(ChainSettings(), device.load("philips-ufs-like")).model_copy(update={"mpp": None})
+    starved = ChainSettings(sensor=SensorSettings(photons=Range(low=200, high=1000, logarithmic=True)))
+    other, dim = tiles.make(test, scanner, count, seed=41), tiles.make(test, starved, count, seed=42)
+    rows = {}
+    for name, settings in arms.items():
+        predict = by_model(tiles.train(tiles.Arm(settings), source, steps))
+        rows[name] = {
+            "another scanner": accuracy(predict, other)["added"],
+            "a starved sensor": accuracy(predict, dim)["added"],
+            "known discs": known_discs(predict, test, count),
+        }
+        print(name, rows[name], flush=True)
+    return {"steps": steps, "arms": rows}
+
+
+def run(catalog: str, weights: str | None, quick: bool) -> dict[str, Any]:
+    """All figures."""
+    whole = samples.open_catalog(catalog)
+    model = FocusModel.load(weights)
+    own = own_blur.excess(by_model(model), whole, count=4 if quick else 12)
+    whole = whole.with_own_blur2(own)
+    in_focus = [i for i in range(len(whole)) if own[i] <= own_blur.LIMIT]
+    held = [i for i in in_focus if whole.slides[i] in focus_sources.HELD_OUT]
+    train, test = whole.subset([i for i in in_focus if i not in held]), whole.subset(held)
+    print(f"{len(train)} tiles to train on, {len(test)} to test on", flush=True)
+    count, steps = (200, 60) if quick else (1500, 900)
+    known = tiles.make(test, ChainSettings(), count, seed=11)
+    found: dict[str, Any] = {"bars": BARS, "tiles": {"test": len(test), "train": len(train), "samples": count}}
+    predictors: dict[str, Predict] = {"focus network": by_model(model)}
+    fitting = tiles.make(train, ChainSettings(), count, seed=12)
+    predictors["Laplacian variance"] = tiles.calibrated(tiles.laplacian, fitting)
+    predictors["Tenengrad"] = tiles.calibrated(tiles.tenengrad, fitting)
+    lite = tiles.Arm(SampleSettings(), NetworkSettings(kind="lite"))
+    predictors["FocusLiteNN-like"] = by_model(tiles.train(lite, train, steps))
+    seeds = {
+        f"short training, seed {seed}": by_model(tiles.train(tiles.Arm(SampleSettings(), seed=seed), train, steps))
+        for seed in (1, 2)
+    }
+    for name, predict in (predictors | seeds).items():
+        found[name] = {
+            "accuracy": accuracy(predict, known),
+            "known_discs": known_discs(predict, test, count),
+            "order_kept": order_kept(predict, test, 40 if quick else 200),
+            "scale": scale(predict, test, 4 if quick else 30),
+        }
+        print(name, found[name], flush=True)
+    found["short_training_steps"] = steps
+    found["ablation"] = ablation(train, test, steps, count // 2)
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--catalog", required=True, help="of the folder that focus_sources.py makes")
+    parser.add_argument("--weights", help="a focus model [the shipped one]")
+    parser.add_argument("--out", type=Path, default=Path("bench-out"))
+    parser.add_argument("--quick", action="store_true", help="few tiles and very short trainings: whether it runs")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    harness.write("focus", run(arguments.catalog, arguments.weights, arguments.quick), arguments.out)
