@@ -7,7 +7,13 @@ from _cli import place, run
 from _console import ProgressLine, say, table
 
 from medsynth import spec, storage
+from medsynth.catalog.sharpness import sharpness
+from medsynth.catalog.units import Score
 from medsynth.distributed import indexing
+from medsynth.errors import CatalogError
+
+_MAX_BLUR = 2.0
+"""Pixels: half a µm at 0.25 µm per pixel, what the depth of field of a scanner's objective hides."""
 
 
 def index(
@@ -21,9 +27,16 @@ def index(
     stride: Annotated[int | None, typer.Option(help="Step from tile to tile, in pixels [the tile size].")] = None,
     margin: Annotated[int, typer.Option(help="Context wanted around a tile, in pixels.")] = 0,
     min_sharpness: Annotated[float | None, typer.Option(help="Figure below which a tile is soft.")] = None,
+    focus_model: Annotated[
+        str | None, typer.Option(help="Judge by this focus network instead: default, or its weights' URI.")
+    ] = None,
+    max_blur: Annotated[
+        float | None, typer.Option(min=0, help="With it: blur radius in pixels from which a tile is soft [2].")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Batches in the making at a time [all CPUs].")] = None,
 ) -> None:
     """Make a catalog of source tiles. The same command again reads only what is new or changed."""
+    score, least = _judge(focus_model, max_blur, min_sharpness)
     settings = spec.parse(
         spec.Index,
         {
@@ -34,15 +47,31 @@ def index(
             "tile_size": tile_size,
             "stride": stride,
             "margin": margin,
-            "min_sharpness": min_sharpness,
+            "min_sharpness": least,
         },
         "flags",
     )
     out = place(out, "--out")
     line = ProgressLine("files")
-    summary = indexing.index(images, settings, out, workers=workers, progress=line.show)
+    summary = indexing.index(images, settings, out, workers=workers, progress=line.show, score=score)
     line.end()
     _show(summary, settings.subgroups)
+
+
+def _judge(focus_model: str | None, max_blur: float | None, min_sharpness: float | None) -> tuple[Score, float | None]:
+    """What judges the tiles, and the figure from which they are in focus."""
+    if focus_model is None:
+        if max_blur is not None:
+            raise CatalogError("--max-blur: only a focus network tells a blur radius; name one with --focus-model")
+        return sharpness, min_sharpness
+    if min_sharpness is not None:
+        raise CatalogError("--min-sharpness: a focus network is limited by --max-blur; give that instead")
+    # Here, since torch takes seconds to load and most catalogs do without.
+    from medsynth.focus import screening
+    from medsynth.focus.model import FocusModel
+
+    model = FocusModel.load(None if focus_model == "default" else storage.absolute(focus_model))
+    return screening.Screen(model), screening.figure(_MAX_BLUR if max_blur is None else max_blur)
 
 
 def _show(summary: indexing.IndexSummary, names: tuple[str, ...]) -> None:

@@ -18,11 +18,12 @@ GLASS = (244, 243, 246)
 RADII = tuple(np.linspace(0.0, 14.5, 30).tolist())
 
 
-def network() -> FocusModel:
+def network(width: int | None = 8) -> FocusModel:
     """A network with fresh weights: it knows nothing, and says the same of the same pixels."""
+    settings = NetworkSettings() if width is None else NetworkSettings(width=width)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return FocusModel(build(NetworkSettings(width=8)), RADII, {})
+        return FocusModel(build(settings), RADII, {})
 
 
 def stained(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
