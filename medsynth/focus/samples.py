@@ -57,6 +57,9 @@ class SampleSettings(Settings):
     after: bool = True
     """Change brightness and contrast of half of the finished images, as display software does."""
 
+    distinct: int | None = Field(default=None, ge=1)
+    """How many samples differ: a longer run meets them again, in another order each time. None: all differ."""
+
     def plain(self) -> "SampleSettings":
         """The same without what only training needs: no recolouring, no change of scale, nothing after the chain."""
         return self.model_copy(update={"colour": False, "after": False, "scale": Range(low=1, high=1)})
@@ -221,7 +224,7 @@ def make_batch(
 
 def make_sample(source: Source, settings: SampleSettings, seed: int, index: int) -> tuple[NDArray[np.uint8], float]:
     """Make one sample; see :func:`make_batch`."""
-    own = seeds.sample_seed(seed, index)
+    own = seeds.sample_seed(seed, _number(settings.distinct, seed, index))
     u = seeds.uniforms(own, "focus sample", 12).tolist()
     place = int(u[0] * len(source))
     tile = source[place]
@@ -244,6 +247,13 @@ def make_sample(source: Source, settings: SampleSettings, seed: int, index: int)
     if parameters.jpeg_quality is not None and parameters.jpeg_subsampling is not None:
         image = _through_jpeg(image, parameters.jpeg_quality, parameters.jpeg_subsampling)
     return _finished(image, settings, own), effective_radius(added, source.own_blur2[place], scale)
+
+
+def _number(distinct: int | None, seed: int, index: int) -> int:
+    if distinct is None:
+        return index
+    turn, place = divmod(index, distinct)
+    return int(seeds.permute(np.array([place]), distinct, seeds.digest64(seed, "turn", turn))[0])
 
 
 def _chain(settings: SampleSettings, u: Sequence[float], added: float) -> ChainSettings:

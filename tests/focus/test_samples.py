@@ -51,6 +51,16 @@ def test_a_sample_does_not_depend_on_its_batch(source: Source) -> None:
     assert (other != again).any()
 
 
+def test_a_run_of_few_samples_meets_each_once_a_turn(source: Source) -> None:
+    few = SMALL.model_copy(update={"distinct": 6})
+    turns = [make_batch(source, few, 7, range(start, start + 6)) for start in (0, 6)]
+    whole = make_batch(source, SMALL, 7, range(6))
+    for pixels, radii in turns:
+        assert sorted(radii) == sorted(whole[1])
+        assert {item.tobytes() for item in pixels} == {item.tobytes() for item in whole[0]}
+    assert (turns[0][1] != turns[1][1]).any()
+
+
 def test_samples_have_shape_kind_and_range(source: Source) -> None:
     pixels, radii = make_batch(source, SMALL, 1, range(40))
     assert pixels.shape == (40, 64, 64, 3)
