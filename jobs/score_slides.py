@@ -1,5 +1,6 @@
 """Score how far out of focus slides are, and draw it."""
 
+import time
 from collections import Counter
 from typing import Annotated
 
@@ -57,7 +58,7 @@ def score_slides(
         raise ScoringError(f"--mpp {mpp:g}: µm per pixel lie between 0.01 and 20; check the unit")
     out = place(out, "--out")
     model = FocusModel.load(storage.absolute(weights) if weights else None)
-    sources = slides.find(slide)
+    sources = slides.find(slide, out)
     settings = scoring.Settings(
         out=out,
         spacing=spacing_for(stride, model),
@@ -84,13 +85,16 @@ class _View:
     """A progress line for each stage."""
 
     def __init__(self) -> None:
-        self._stage, self._line = "", ProgressLine("")
+        self._stage, self._line, self._started = "", ProgressLine(""), 0.0
 
     def show(self, progress: scoring.Progress) -> None:
         if progress.stage != self._stage:
             self.end()
             self._stage, self._line = progress.stage, ProgressLine(progress.stage)
-        note = f", {progress.tissue_px / 1e6:,.0f} Mpx of tissue" if progress.tissue_px else ""
+            self._started = time.monotonic()
+        pixels = progress.tissue_px / 1e6
+        rate = pixels / max(1e-9, time.monotonic() - self._started)
+        note = f", {pixels:,.0f} Mpx of tissue, {rate:,.1f} Mpx/s" if progress.stage == "bands" else ""
         self._line.show(progress.done, progress.total, fresh=progress.fresh, note=note)
 
     def end(self) -> None:
@@ -163,14 +167,13 @@ def _tell(rows: list[dict[str, object]], summary: scoring.Summary, where: str) -
     if scored:
         table(
             "focus",
-            ["slide", "mm²", *GRADES, "median µm", "certainty", *(["error"] if with_error else [])],
+            ["slide", "mm²", *GRADES, "µm", *(["error"] if with_error else [])],
             [
                 [
                     row["slide"],
                     _short(row["tissue_mm2"]),
                     *(f"{100 * float(str(row[name])):.0f} %" for name in shares),
                     _short(row["radius_um_median"]),
-                    _short(row["certainty"]),
                     *([_short(row["expected_error"])] if with_error else []),
                 ]
                 for row in scored

@@ -65,11 +65,12 @@ class Source:
         return name.removesuffix(".ome") if path.suffix.lower() in (".tif", ".tiff") else name
 
 
-def find(places: list[str]) -> list[Source]:
+def find(places: list[str], out: str | None = None) -> list[Source]:
     """List slides.
 
     Args:
         places: slides, folders or buckets of slides, or text files (.txt, .csv) with one such place a line.
+        out: a folder whose pictures are never slides, where it lies inside one of the places.
 
     Returns:
         Each slide once, in the order of the places and then by name; a folder of .dcm files is one slide.
@@ -80,15 +81,15 @@ def find(places: list[str]) -> list[Source]:
     """
     found: dict[str, Source] = {}
     for place in places:
-        for source in _find(place):
+        for source in _find(place, out):
             found.setdefault(source.uri, source)
     return list(found.values())
 
 
-def _find(place: str, *, in_list: bool = True) -> list[Source]:
+def _find(place: str, out: str | None, *, in_list: bool = True) -> list[Source]:
     uri = storage.absolute(place)
     if in_list and PurePosixPath(uri).suffix.lower() in (".txt", ".csv"):
-        return [source for line in _lines(uri) for source in _find(line, in_list=False)]
+        return [source for line in _lines(uri) for source in _find(line, out, in_list=False)]
     try:
         listed = [Source(info.uri, info.size, info.etag) for info in storage.list_files(uri.rstrip("/"))]
     except NotFoundError as error:
@@ -96,6 +97,8 @@ def _find(place: str, *, in_list: bool = True) -> list[Source]:
     if len(listed) == 1 and listed[0].uri == uri:
         return listed
     slides = [source for source in listed if PurePosixPath(source.uri).suffix.lower() in SUFFIXES]
+    if out is not None:
+        slides = [source for source in slides if not source.uri.startswith(out.rstrip("/") + "/")]
     largest: dict[str, Source] = {}  # OpenSlide takes any file of a DICOM folder for the slide
     for source in slides:
         key = source.uri.rpartition("/")[0] if source.uri.lower().endswith(".dcm") else source.uri

@@ -194,6 +194,8 @@ def test_slides_are_found_by_file_folder_and_list(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"# slides\n\n{tmp_path}/e.tif\n{tmp_path}/a\n")
     stems = [source.stem for source in slides.find([str(tmp_path / "list.txt"), str(tmp_path / "e.tif")])]
     assert stems == ["e", "b", "d", "c"]
+    outside = slides.find([str(tmp_path / "a")], str(tmp_path / "a" / "deep"))
+    assert [source.stem for source in outside] == ["b", "d"]
     for place, message in (
         (tmp_path / "none.svs", "no such slide or folder"),
         (tmp_path / "a" / "empty", "no such"),
