@@ -76,7 +76,7 @@ class TrainSettings(LearningSettings):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "small": {},
-    "paper": {"network": {"kind": "paper"}, "steps": 20000, "learning_rate": 5e-4},
+    "paper": {"network": {"kind": "paper"}, "samples": {"size": 139}, "steps": 20000, "learning_rate": 5e-4},
     "smoke": {
         "network": {"width": 8},
         "samples": {"size": 128},
@@ -105,7 +105,7 @@ def settings(preset: str, uri: str | None, flags: Mapping[str, Any]) -> TrainSet
     """
     own = spec.load_yaml(uri) if uri else {}
     if not isinstance(own, dict):
-        own = {"settings": own}
+        return spec.parse(TrainSettings, own, str(uri))  # which says what is wrong
     return spec.parse(TrainSettings, _merged(_merged(PRESETS[preset], own), flags), uri or f"preset {preset}")
 
 
