@@ -1,7 +1,7 @@
 """Slides: opened by their path, read region by region, never as a whole.
 
-Scanners' own formats go through OpenSlide, other TIFFs tile by tile through tifffile, and what is left is an
-ordinary image, decoded once.
+Scanners' own formats go through OpenSlide, Aperio's JPEG and other TIFFs tile by tile through tifffile, and what is
+left is an ordinary image, decoded once.
 """
 
 import contextlib
@@ -188,6 +188,16 @@ def open_slide(path: Path) -> Slide:
     if not start:
         raise Rejected(Reason.TRUNCATED, "the file is empty")
     vendor = openslide.OpenSlide.detect_format(path)
+    if vendor == "aperio":
+        # The same pixels in a fifth of the time: OpenSlide goes through ARGB and back.
+        try:
+            tiled = TiledTiff(path)
+            if tiled.plain_jpeg:
+                return tiled
+            tiled.close()
+        except Rejected as why:
+            if why.reason is Reason.TRUNCATED:
+                raise
     if vendor is not None and vendor != "generic-tiff":
         return _Scanned(path)
     if start[:4] in _TIFF:

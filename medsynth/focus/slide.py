@@ -24,6 +24,7 @@ LEAST_TISSUE = 0.5
 _OVERVIEW_SIDE = 4096
 _FINEST_FACTOR = 4
 _THUMBNAIL_SIDE = 1600
+_STRIPS = 4
 
 
 @dataclass(frozen=True)
@@ -196,23 +197,36 @@ def score_band(slide: Slide, found: Survey, model: FocusModel, first: int, last:
     for row in range(top, bottom, each):
         for column in range(0, shape.columns, each):
             cells = found.tissue[row : min(row + each, bottom), column : column + each]
-            if not cells.any():
-                continue
-            # No more than the rectangle round the piece's tissue is read.
-            rows, columns = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
-            inner = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-            wanted = cells[inner]
-            pixels = _read(slide, shape, row + int(rows[0]), column + int(columns[0]), *wanted.shape)
-            scores = model.score_map(pixels)
-            step = shape.spacing // shape.stride
-            place = np.ix_(
-                np.arange(row - top + rows[0], row - top + rows[-1] + 1),
-                np.arange(column + columns[0], column + columns[-1] + 1),
-            )
-            radius[place] = np.where(wanted, scores.radius_px[::step, ::step], np.nan)
-            certainty[place] = np.where(wanted, scores.certainty[::step, ::step], np.nan)
-            classes += scores.probabilities[::step, ::step][wanted].astype(np.float64).sum(axis=0)
+            for inner in _rectangles(cells, shape):
+                wanted = cells[inner]
+                above, left = row + inner[0].start, column + inner[1].start
+                scores = model.score_map(_read(slide, shape, above, left, *wanted.shape))
+                step = shape.spacing // shape.stride
+                place = (slice(above - top, above - top + len(wanted)), slice(left, left + wanted.shape[1]))
+                radius[place] = np.where(wanted, scores.radius_px[::step, ::step], np.nan)
+                certainty[place] = np.where(wanted, scores.certainty[::step, ::step], np.nan)
+                classes += scores.probabilities[::step, ::step][wanted].astype(np.float64).sum(axis=0)
     return Band(radius, certainty, classes)
+
+
+def _rectangles(cells: NDArray[np.bool_], shape: Geometry) -> list[tuple[slice, slice]]:
+    """What is read of a piece: the rectangle round its tissue, or those of some strips of it if that is less."""
+    whole = _bounds(cells, 0)
+    each = max(1, shape.piece // _STRIPS)
+    strips = [part for row in range(0, len(cells), each) for part in _bounds(cells[row : row + each], row)]
+
+    def pixels(parts: list[tuple[slice, slice]]) -> int:
+        sides = [[(side.stop - side.start - 1) * shape.spacing + shape.field for side in part] for part in parts]
+        return sum(height * width for height, width in sides)
+
+    return strips if pixels(strips) < pixels(whole) else whole
+
+
+def _bounds(cells: NDArray[np.bool_], row: int) -> list[tuple[slice, slice]]:
+    rows, columns = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
+    if not rows.size:
+        return []
+    return [(slice(row + int(rows[0]), row + int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))]
 
 
 def _read(slide: Slide, shape: Geometry, row: int, column: int, rows: int, columns: int) -> NDArray[np.uint8]:

@@ -48,6 +48,11 @@ class TiledTiff:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def plain_jpeg(self) -> bool:
+        """Whether every tile of every level is there, as baseline JPEG."""
+        return all(int(page.compression) == 7 and min(page.databytecounts) > 0 for page in self._pages)
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
