@@ -1,6 +1,5 @@
 """Tiles with a known class for the focus benchmarks, other measures of sharpness, and short trainings."""
 
-import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -8,14 +7,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 from medsynth import seeds
 from medsynth.defocus import chain, compression
 from medsynth.defocus.settings import DEFAULT_RADII_PX, ChainSettings
 from medsynth.focus import samples
 from medsynth.focus.model import FocusModel
-from medsynth.focus.network import NetworkSettings
+from medsynth.focus.network import BINS, NetworkSettings, SmallNetwork, levels, luma
 from medsynth.focus.samples import SampleSettings, Source
 from medsynth.focus.training import LearningSettings, Trainer
 
@@ -92,11 +91,16 @@ def tenengrad(image: Images) -> float:
 
 
 def calibrated(measure: Callable[[Images], float], known: Tiles) -> Callable[[Images], float]:
-    """Turn a measure of sharpness into a radius, by its median for each class of training tiles."""
-    found = np.log([measure(image) + 1e-9 for image in known.images])
-    medians = np.array([np.median(found[known.added == k]) for k in range(30)])
-    falling = np.minimum.accumulate(medians) - 1e-9 * np.arange(30)
-    return lambda image: float(np.interp(-np.log(measure(image) + 1e-9), -falling, RADII))
+    """Turn a measure of sharpness into a radius: the rising function that fits training tiles best."""
+    blur = np.array([softness(measure)(image) for image in known.images])
+    order = np.argsort(blur)
+    fitted = optimize.isotonic_regression(RADII[known.added[order]]).x
+    return lambda image: float(np.interp(softness(measure)(image), blur[order], fitted))
+
+
+def softness(measure: Callable[[Images], float]) -> Callable[[Images], float]:
+    """A measure of sharpness turned round, on a scale where its ratios are distances."""
+    return lambda image: -float(np.log(measure(image) + 1e-9))
 
 
 def figures(radii: NDArray[np.float64], wanted: NDArray[np.float64], clear: NDArray[np.bool_]) -> dict[str, float]:
@@ -120,23 +124,28 @@ class Arm:
     seed: int = 0
 
 
-def train(arm: Arm, source: Source, steps: int, batch: int = 64) -> FocusModel:
-    """Train as jobs/train_focus.py does, without Ray: the same trainer, on the same samples."""
-    learning = LearningSettings(network=arm.network, steps=steps, batch=batch, learning_rate=3e-3)
+def train(arm: Arm, source: Source, distinct: int, turns: int, batch: int = 64) -> FocusModel:
+    """Train as jobs/train_focus.py does, without Ray: the same trainer, on the same samples, seen again and again."""
+    learning = LearningSettings(network=arm.network, steps=distinct * turns // batch, batch=batch, learning_rate=3e-3)
     trainer = Trainer(learning, DEFAULT_RADII_PX, torch.device("cpu"), arm.seed)
-    _shared.update(source=source, arm=arm, batch=batch)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        for images, radii in pool.imap(_batch, range(steps), chunksize=4):
-            trainer.step(images, radii)
-    return FocusModel(trainer.averaged, DEFAULT_RADII_PX, {"steps": steps, "seed": arm.seed})
+    images, radii = samples.make_batch(source, arm.samples, arm.seed, range(distinct))
+    whole, inputs = trainer.module.forward, images
+    if isinstance(trainer.module, SmallNetwork):
+        # Its bank learns nothing, so that each sample's means are reckoned but once.
+        inputs = np.concatenate([_means(trainer.module, images[i : i + 64]) for i in range(0, distinct, 64)])
+        trainer.module.forward = trainer.module.judge  # type: ignore[method-assign]
+    order = np.random.default_rng(arm.seed)
+    for _ in range(turns):
+        places = order.permutation(distinct)
+        for first in range(0, distinct - batch + 1, batch):
+            chosen = places[first : first + batch]
+            trainer.step(inputs[chosen], radii[chosen])
+    trainer.module.forward = whole  # type: ignore[method-assign]
+    return FocusModel(trainer.averaged, DEFAULT_RADII_PX, {"distinct": distinct, "turns": turns, "seed": arm.seed})
 
 
-_shared: dict[str, object] = {}
-
-
-def _batch(step: int) -> tuple[Images, NDArray[np.float32]]:
-    source, arm, batch = _shared["source"], _shared["arm"], _shared["batch"]
-    assert isinstance(source, Source)
-    assert isinstance(arm, Arm)
-    assert isinstance(batch, int)
-    return samples.make_batch(source, arm.samples, arm.seed, range(step * batch, (step + 1) * batch))
+@torch.inference_mode()
+def _means(network: SmallNetwork, images: Images) -> NDArray[np.float32]:
+    bins = [network.statistics(level) for level in levels(luma(torch.from_numpy(images)))]
+    means: NDArray[np.float32] = torch.nn.functional.avg_pool2d(torch.cat(bins, dim=1), BINS, stride=2).numpy()
+    return means
