@@ -285,6 +285,8 @@ class _Run:
         items = [(item.source, item.folder) for item in self.items]
         shared = ray.put(_Shared(self.settings, self.model, items, list(units)))
         done = 0
+        if units:
+            self.progress(Progress(name, 0, len(units), 0, self.pixels))
         for start in range(0, len(units), _WAVE):
             count = min(_WAVE, len(units) - start)
             answers = ray.data.range(count, override_num_blocks=count).map_batches(
