@@ -3,7 +3,7 @@
     python tests/benchmarks/focus_sources.py SOURCES
     python jobs/index.py --images SOURCES/images --metadata SOURCES/slides.csv --key file --subgroups slide \\
         --tile-size 512 --out CATALOG
-    python tests/benchmarks/bench_focus.py --catalog CATALOG [--weights URI] [--out DIR] [--quick]
+    python tests/benchmarks/bench_focus.py --catalog CATALOG [--weights URI] [--part NAME] [--quick]
 
 Test tiles come from the slides that focus_sources.py holds out, and from no other.
 """
@@ -155,47 +155,48 @@ def ablation(source: Source, test: Source, length: tuple[int, int], count: int) 
             "known discs": known_discs(predict, test, count),
         }
         print(name, rows[name], flush=True)
-    return {"samples_and_turns": length, "arms": rows}
+    return rows
 
 
-def run(catalog: str, weights: str | None, quick: bool) -> dict[str, Any]:
-    """All figures."""
+def run(catalog: str, weights: str | None, part: str, quick: bool) -> dict[str, Any]:
+    """The figures of one part, or of all."""
     whole = samples.open_catalog(catalog)
     model = FocusModel.load(weights)
-    own = own_blur.excess(by_model(model), whole, count=4 if quick else 12)
+    own = own_blur.excess(by_model(model), whole, count=4 if quick else 8)
     whole = whole.with_own_blur2(own)
     in_focus = [i for i in range(len(whole)) if own[i] <= own_blur.LIMIT]
     held = [i for i in in_focus if whole.slides[i] in focus_sources.HELD_OUT]
     train, test = whole.subset([i for i in in_focus if i not in held]), whole.subset(held)
     print(f"{len(train)} tiles to train on, {len(test)} to test on", flush=True)
-    count, length = (100, (640, 2)) if quick else (900, (5120, 40))
+    count, length = (100, (640, 2)) if quick else (700, (4096, 24))
+    found: dict[str, Any] = {"weights": model.sha256, "bars": BARS, "short_training_samples_and_turns": length}
+    found["tiles"] = {"test": len(test), "train": len(train), "samples": count}
+    predictors: dict[str, Predict] = {}
+    orders: dict[str, Predict] = {}
+    if part in ("main", "all"):
+        predictors["focus network"] = by_model(model)
+        fitting = tiles.make(train, ChainSettings(), count, seed=12)
+        for name, measure in (("Laplacian variance", tiles.laplacian), ("Tenengrad", tiles.tenengrad)):
+            predictors[name] = tiles.calibrated(measure, fitting)
+            # Only the order is asked for there, and the fitted function has steps, on which all are alike.
+            orders[name] = tiles.softness(measure)
+    if part in ("short", "all"):
+        lite = tiles.Arm(SampleSettings(), NetworkSettings(kind="lite"))
+        predictors["FocusLiteNN-like, short training"] = by_model(tiles.train(lite, train, *length))
+        for seed in (1, 2):
+            arm = tiles.Arm(SampleSettings(), seed=seed)
+            predictors[f"focus network, short training, seed {seed}"] = by_model(tiles.train(arm, train, *length))
     known = tiles.make(test, ChainSettings(), count, seed=11)
-    found: dict[str, Any] = {"bars": BARS, "tiles": {"test": len(test), "train": len(train), "samples": count}}
-    predictors: dict[str, Predict] = {"focus network": by_model(model)}
-    fitting = tiles.make(train, ChainSettings(), count, seed=12)
-    predictors["Laplacian variance"] = tiles.calibrated(tiles.laplacian, fitting)
-    predictors["Tenengrad"] = tiles.calibrated(tiles.tenengrad, fitting)
-    lite = tiles.Arm(SampleSettings(), NetworkSettings(kind="lite"))
-    predictors["FocusLiteNN-like"] = by_model(tiles.train(lite, train, *length))
-    seeds = {
-        f"short training, seed {seed}": by_model(tiles.train(tiles.Arm(SampleSettings(), seed=seed), train, *length))
-        for seed in (1, 2)
-    }
-    # Only the order is asked for there, and the fitted function has steps, on which all are alike.
-    orders = {
-        "Laplacian variance": tiles.softness(tiles.laplacian),
-        "Tenengrad": tiles.softness(tiles.tenengrad),
-    }
-    for name, predict in (predictors | seeds).items():
+    for name, predict in predictors.items():
         found[name] = {
             "accuracy": accuracy(predict, known),
             "known_discs": known_discs(predict, test, count),
-            "order_kept": order_kept(orders.get(name, predict), test, 40 if quick else 200),
-            "scale": scale(predict, test, 4 if quick else 30),
+            "order_kept": order_kept(orders.get(name, predict), test, 40 if quick else 100),
+            "scale": scale(predict, test, 4 if quick else 12),
         }
         print(name, found[name], flush=True)
-    found["short_training_samples_and_turns"] = length
-    found["ablation"] = ablation(train, test, length, count // 2)
+    if part in ("ablation", "all"):
+        found["ablation"] = ablation(train, test, length, count // 2)
     return found
 
 
@@ -203,8 +204,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--catalog", required=True, help="of the folder that focus_sources.py makes")
     parser.add_argument("--weights", help="a focus model [the shipped one]")
+    parser.add_argument("--part", choices=("main", "short", "ablation", "all"), default="all")
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     parser.add_argument("--quick", action="store_true", help="few tiles and very short trainings: whether it runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    harness.write("focus", run(arguments.catalog, arguments.weights, arguments.quick), arguments.out)
+    figures = run(arguments.catalog, arguments.weights, arguments.part, arguments.quick)
+    harness.write("focus" if arguments.part == "all" else f"focus_{arguments.part}", figures, arguments.out)
