@@ -40,26 +40,22 @@ class Feed(Protocol):
 
 @dataclass(frozen=True)
 class Share:
-    """Which of a feed's batches a pipeline makes: a worker's share of the steps, or the held-out ones."""
+    """What one worker has of every step."""
 
     rank: int
     workers: int
-    held_out: bool = False
-
-    def make(self, feed: Feed, number: int) -> Arrays:
-        """One of its batches."""
-        return feed.held_out(number) if self.held_out else feed.batch(number, self.rank, self.workers)
+    samples: int
+    """In its share of a step."""
 
 
-def batches(feed: Any, share: Share, first: int, last: int, samples: int, tasks: int, cpus: float) -> Iterator[Arrays]:
-    """Make batches, ahead of whoever takes them.
+def batches(feed: Any, share: Share, first: int, last: int, tasks: int, cpus: float) -> Iterator[Arrays]:
+    """Make a worker's batches, ahead of it.
 
     Args:
         feed: reference to a :class:`Feed` in Ray's object store.
-        share: which batches.
-        first: number of the first.
+        share: the worker's.
+        first: number of the first step.
         last: number after the last.
-        samples: in a batch, about.
         tasks: processes that make them.
         cpus: reserved for each.
 
@@ -75,7 +71,7 @@ def batches(feed: Any, share: Share, first: int, last: int, samples: int, tasks:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    each = max(1, _SAMPLES_PER_TASK // samples)
+    each = max(1, _SAMPLES_PER_TASK // share.samples)
     expected = first
     for start in range(first, last, _WAVE * each):
         stop = min(start + _WAVE * each, last)
@@ -109,7 +105,7 @@ class _Maker:
     def __call__(self, rows: Any) -> Any:
         numbers = rows["number"].to_pylist()
         try:
-            made = [self._share.make(self._feed, number) for number in numbers]
+            made = [self._feed.batch(number, self._share.rank, self._share.workers) for number in numbers]
         except UserError as error:
             # An error of the user's comes back as a value: Ray would wrap it.
             return pa.table({"error": [str(error)]})

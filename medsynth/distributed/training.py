@@ -181,7 +181,7 @@ def _attempt(
     config: dict[str, Any], workers: int, gpu: bool, progress: Callable[[Progress], None]
 ) -> tuple[int, BaseException | None]:
     """Train until all is done or a worker fails; the last step told, and what failed."""
-    board: Any = ray.remote(num_cpus=0)(_Board).remote()  # type: ignore[attr-defined]
+    board: Any = ray.remote(num_cpus=0)(_Board).remote()
     # Ray Train wants a place for what its own checkpoints leave; there are none (see runs.py).
     scratch = tempfile.mkdtemp(prefix="medsynth-train-")
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
@@ -305,8 +305,8 @@ def _train(job: Job, feed: Any, board: Any, shares: Shares) -> None:
     clock, saved = _Clock(), time.monotonic()
     sums: dict[str, torch.Tensor] = {}
     since = 0
-    own = Share(rank, workers)
-    made = batches(feed, own, done, pace.steps, pace.batch // workers, shares.tasks, shares.task)
+    own = Share(rank, workers, pace.batch // workers)
+    made = batches(feed, own, done, pace.steps, shares.tasks, shares.task)
     for step in range(done + 1, pace.steps + 1):
         asked = time.monotonic()
         batch = next(made)
@@ -321,7 +321,8 @@ def _train(job: Job, feed: Any, board: Any, shares: Shares) -> None:
         if rank == 0:
             figures: dict[str, float] = {}
             if job.held_out_batches and (step % pace.validate_every == 0 or step == pace.steps):
-                held_out = held_out or _held_out(job, feed, shares)
+                # Made here: the CPUs for samples are all taken by those that make the steps'.
+                held_out = held_out or [job.feed.held_out(number) for number in range(job.held_out_batches)]
                 figures = learner.validate(held_out)
             rates = learner.rates()
             rows.append(runs.row(step, {**losses, **rates, **figures}))
@@ -379,10 +380,3 @@ def means(sums: Mapping[str, torch.Tensor], step: int, count: int, average: Aver
     if not bool(flat.isfinite().all()):
         raise TrainingError(f"step {step}: the loss is no number any more; lower the learning rate")
     return dict(zip(sums, flat.tolist(), strict=True))
-
-
-def _held_out(job: Job, feed: Any, shares: Shares) -> list[Arrays]:
-    # Copied out of the object store, which would otherwise be smaller by them for the rest of the run.
-    share = Share(0, 1, held_out=True)
-    made = batches(feed, share, 0, job.held_out_batches, job.pace.batch, shares.tasks, shares.task)
-    return [{name: array.copy() for name, array in batch.items()} for batch in made]
