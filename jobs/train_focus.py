@@ -12,9 +12,10 @@ from _training import TrainingView, curve_for_tensorboard
 from medsynth import storage
 from medsynth.catalog import table as catalog
 from medsynth.distributed import indexing, runs, training
+from medsynth.distributed.focus_corpus import corpus_tiles, is_corpus, refuse_validation
 from medsynth.distributed.session import session
 from medsynth.focus import run as focus
-from medsynth.focus.feed import is_corpus
+from medsynth.focus.feed import Tiles
 from medsynth.focus.run import FocusRun
 from medsynth.focus.training import FIGURES
 
@@ -52,8 +53,11 @@ def train_focus(
         return
     with session():
         gpu, workers = training.processors(device, workers, chosen.batch)
-        found = _tiles(source, order, "catalog")
-        other = _tiles(validate_on, order, "catalog-validation") if validate_on else None
+        if validate_on:
+            refuse_validation(validate_on)
+        size = chosen.samples.size
+        found = corpus_tiles(source, size) if is_corpus(source) else _catalog(source, order, "catalog")
+        other = _catalog(validate_on, order, "catalog-validation") if validate_on else None
         job = focus.set_up(order, found, other)
         runs.claim(out, job.header())
         _show_plan(job, workers, gpu)
@@ -72,12 +76,15 @@ def train_focus(
 
 
 def _show_plan(job: FocusRun, workers: int, gpu: bool) -> None:
-    made = job.training.opened() if not job.training.corpus else None
-    tiles = f"{len(made):,} tiles of {len(set(made.slides)):,} slides" if made else f"the corpus {job.training.uri}"
+    if isinstance(job.training, Tiles):
+        made = job.training.opened()
+        tiles = f"{len(made):,} tiles of {len(set(made.slides)):,} slides"
+    else:
+        tiles = f"the corpus {job.training.uri}"
     held = job.validation.opened() if job.validation else None
     against = f"validated on {len(held):,} tiles of {len(set(held.slides)):,} others" if held else "without validation"
     say(f"training on {tiles}, {against}, by {workers} {'GPU' if gpu else 'CPU'} worker(s)")
-    if job.training.corpus and held is None:
+    if held is None and not isinstance(job.training, Tiles):
         say("a corpus is training data as a whole: name other images by --validate-on to see figures", "yellow")
 
 
@@ -90,9 +97,9 @@ def _show_result(rows: list[runs.Row]) -> None:
         table("on held-out slides", ["figure", "value"], last)
 
 
-def _tiles(source: str, order: focus.Order, name: str) -> str:
-    """The source itself where it is a catalog or a corpus, else the catalog that is made of it now."""
-    if catalog.is_catalog(source) or is_corpus(source):
+def _catalog(source: str, order: focus.Order, name: str) -> str:
+    """The source itself where it is a catalog, else the catalog that is made of it now."""
+    if catalog.is_catalog(source):
         return source
     out = storage.join(order.out, name)
     line = ProgressLine("files")

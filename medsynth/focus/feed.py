@@ -1,42 +1,59 @@
-"""What a training run of the focus network learns from, batch by batch: real tiles of some slides, or a corpus.
+"""What a training run of the focus network learns from, batch by batch.
 
-Real tiles are degraded differently for every sample. A corpus is degraded already, and is read by the shard.
 No torch here, which would take every process that makes samples seconds to load, and no Ray.
 """
 
 import functools
 import hashlib
-from collections import OrderedDict
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from medsynth import seeds, storage
+from medsynth import seeds
 from medsynth.catalog import table
-from medsynth.corpus import manifest, reader, sources
 from medsynth.defocus import chain, device
 from medsynth.defocus.settings import ChainSettings
-from medsynth.errors import CatalogError, CorpusError, Rejected, TrainingError
+from medsynth.errors import CatalogError, Rejected, TrainingError
 from medsynth.focus import samples
-from medsynth.focus.samples import SampleSettings, Source, Tile
+from medsynth.focus.samples import SampleSettings, Source
 
 HELD_OUT_BATCH = 64
-_WINDOW_SHARDS = 8
+
+
+class Material(Protocol):
+    """Tiles to learn from, by rule, so that a worker opens them itself: the tiles' pixels never travel."""
+
+    @property
+    def uri(self) -> str:
+        """Of what holds them."""
+
+    @property
+    def digest(self) -> str:
+        """Of what it held when the run was set up."""
+
+    @property
+    def slides(self) -> tuple[str, ...]:
+        """The slides held out."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether these are the tiles of those slides, or of all the others."""
+
+    def at(self, step: int, batch: int, seed: int) -> Source:
+        """The tiles that a step draws from."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles by rule, so that a worker opens them itself; the tiles' pixels never travel."""
+    """In-focus tiles of a catalog, put out of focus differently for every sample."""
 
     uri: str
-    """Of a catalog or a corpus."""
+    """Of the catalog."""
     digest: str
     """Of what it held when the run was set up."""
-    corpus: bool = False
     slide_column: str | None = None
     smallest: int = 1
     """Pixels on a side below which a tile gives no sample."""
@@ -46,19 +63,23 @@ class Tiles:
     """Whether these are the tiles of those slides, or of all the others."""
 
     def opened(self) -> Source:
-        """The tiles of a catalog.
+        """The tiles themselves.
 
         Raises:
             CatalogError: it is not the catalog that it was.
         """
         return _opened(self)
 
+    def at(self, step: int, batch: int, seed: int) -> Source:
+        """The tiles that a step draws from: all of them."""
+        return self.opened()
+
 
 @dataclass(frozen=True)
 class Feed:
     """Every batch of a run by its number; small, and picklable."""
 
-    training: Tiles
+    training: Material
     validation: Tiles | None
     settings: SampleSettings
     """How samples are made."""
@@ -84,7 +105,7 @@ class Feed:
             TrainingError: a tile cannot be read.
         """
         share = self.size // workers
-        source = _window(self.training, self.seed, step, self.size) if self.training.corpus else self.training.opened()
+        source = self.training.at(step, self.size, self.seed)
         return _made(self.training, source, self.settings, self.seed, step * self.size + rank * share, share)
 
     def held_out(self, number: int) -> dict[str, NDArray[Any]]:
@@ -107,18 +128,13 @@ class Feed:
 
 
 def _made(
-    tiles: Tiles, source: Source, settings: SampleSettings, seed: int, first: int, count: int
+    tiles: Material, source: Source, settings: SampleSettings, seed: int, first: int, count: int
 ) -> dict[str, NDArray[Any]]:
     try:
         images, radii = samples.make_batch(source, settings, seed, range(first, first + count))
     except Rejected as error:
         raise TrainingError(f"{tiles.uri}: {error}; mend the image, or index the source again") from error
     return {"images": images, "radii": radii}
-
-
-def is_corpus(uri: str) -> bool:
-    """Whether a corpus (whole or not) stands at a URI."""
-    return storage.head(storage.join(uri, manifest.HEADER)) is not None
 
 
 def smallest_tile(settings: SampleSettings) -> int:
@@ -192,71 +208,3 @@ def origins(tiles: Tiles) -> set[tuple[str, str]]:
     """The slide and the image file of every tile of a catalog, too small ones included."""
     _, slides, _, uris = _catalog(tiles.uri, tiles.digest, tiles.slide_column)
     return set(zip(slides, uris, strict=True))
-
-
-def corpus_tiles(uri: str, size: int) -> tuple[Tiles, set[str]]:
-    """A corpus as training data.
-
-    Args:
-        uri: the corpus's folder.
-        size: of a sample in pixels.
-
-    Returns:
-        Its tiles, and the image files that they were made from.
-
-    Raises:
-        CorpusError: it is incomplete.
-        TrainingError: it is of another recipe, empty, or of smaller images.
-    """
-    corpus = reader.open_corpus(uri, split="train")
-    if corpus.header["recipe"] != "out_of_focus":
-        raise TrainingError(f"{uri}: a corpus of recipe {corpus.header['recipe']!r}; train on one of out_of_focus")
-    if not len(corpus):
-        raise TrainingError(f"{uri}: the corpus has no rows; make one with jobs/generate.py")
-    side = corpus.header["recipe_settings"]["settings"]["size"]
-    if side < size:
-        raise TrainingError(f"{uri}: its images have {side} px a side, less than samples.size, {size}; make it larger")
-    with storage.open_input(storage.join(uri, sources.NAME)) as file:
-        slides = pq.ParquetFile(file).read(columns=["uri"])["uri"].unique().to_pylist()
-    return Tiles(uri, corpus.header["fingerprint"], corpus=True), set(slides)
-
-
-def _window(tiles: Tiles, seed: int, step: int, batch: int) -> Source:
-    # Rows of a corpus are read by the shard. A step draws from a few shards, which serve for as many steps as they
-    # have batches; each turn through the corpus takes the shards in another order.
-    corpus = _corpus(tiles)
-    count = -(-len(corpus.paths) // _WINDOW_SHARDS)
-    each = max(1, len(corpus) // (count * batch))
-    turn, place = divmod(step // each, count)
-    window = int(seeds.permute(np.array([place]), count, seeds.digest64(seed, "shards", turn))[0])
-    return _shards(corpus, window)
-
-
-@functools.lru_cache(maxsize=2)
-def _corpus(tiles: Tiles) -> reader.Corpus:
-    corpus = reader.open_corpus(tiles.uri)
-    if corpus.header["fingerprint"] != tiles.digest:
-        raise CorpusError(f"{tiles.uri}: has changed since the training began; train in another place")
-    return replace(corpus, paths=tuple(p for p, rows in zip(corpus.paths, corpus.rows, strict=True) if rows))
-
-
-# A worker's sample tasks come to the same window one after the other, or to the next.
-_shards_read: OrderedDict[tuple[str, int], Source] = OrderedDict()
-
-
-def _shards(corpus: reader.Corpus, window: int) -> Source:
-    key = (corpus.header["fingerprint"], window)
-    if key not in _shards_read:
-        paths = corpus.paths[window * _WINDOW_SHARDS : (window + 1) * _WINDOW_SHARDS]
-        rows: list[dict[str, Any]] = []
-        for path in paths:
-            with storage.open_input(storage.join(corpus.uri, path)) as file:
-                rows += pq.ParquetFile(file).read(columns=["image", "blur_radius_px", "source_uri"]).to_pylist()
-        _shards_read[key] = Source(
-            [row["source_uri"] for row in rows],
-            lambda i: Tile(reader.decode(rows[i]["image"]["bytes"]), rows[i]["blur_radius_px"]),
-            limit_bytes=0,
-        )
-        if len(_shards_read) > 2:
-            _shards_read.popitem(last=False)
-    return _shards_read[key]

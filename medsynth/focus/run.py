@@ -14,18 +14,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from medsynth import seeds, spec, storage
-from medsynth.errors import SyntheticSplitError, TrainingError
+from medsynth.errors import TrainingError
 from medsynth.focus import card, network
-from medsynth.focus.feed import (
-    HELD_OUT_BATCH,
-    Feed,
-    Tiles,
-    catalog_tiles,
-    corpus_tiles,
-    is_corpus,
-    origins,
-    smallest_tile,
-)
+from medsynth.focus.feed import HELD_OUT_BATCH, Feed, Material, Tiles, catalog_tiles, origins, smallest_tile
 from medsynth.focus.model import FocusModel
 from medsynth.focus.samples import SampleSettings
 from medsynth.focus.training import FIGURES, LearningSettings, Trainer
@@ -149,7 +140,7 @@ class FocusRun:
     """All that a worker must know of a run; small, and picklable."""
 
     order: Order
-    training: Tiles
+    training: Material
     validation: Tiles | None
 
     @property
@@ -191,6 +182,7 @@ class FocusRun:
         """All that decides the result, for ``training.json``."""
         return {
             **self.order.header(),
+            # Not where they lie: a catalog made on the fly lies in the output, which may be moved.
             "training": _described(self.training),
             "validation": _described(self.validation) if self.validation else None,
         }
@@ -239,42 +231,39 @@ class Learner:
         return self._trainer.validate((batch["images"], batch["radii"]) for batch in batches)
 
 
-def set_up(order: Order, source: str, validate_on: str | None = None) -> FocusRun:
+def set_up(order: Order, source: str | tuple[Material, set[str]], validate_on: str | None = None) -> FocusRun:
     """Decide what a run learns from and what is held out.
 
     Args:
         order: what was asked for.
-        source: the catalog or corpus that the order's source is, or the catalog that was made of it.
-        validate_on: the same of what the order validates on.
+        source: the catalog that the order's source is or was made into; or a corpus, as its images and the
+            files that they were made from.
+        validate_on: the catalog of what the order validates on.
 
     Raises:
-        SyntheticSplitError: a corpus is to be validated on.
         CatalogError: there is no catalog, or no tile in it can be used.
-        CorpusError: the corpus is incomplete.
         TrainingError: the slides cannot be parted.
     """
     settings = order.settings
     smallest = smallest_tile(settings.samples)
-    if is_corpus(source):
-        training, known = corpus_tiles(source, settings.samples.size)
+    tiles: Tiles | None = None
+    if isinstance(source, str):
+        tiles = catalog_tiles(source, settings.slide_column, smallest)
+        training: Material = tiles
+        known = {name for pair in origins(tiles) for name in pair}
     else:
-        training = catalog_tiles(source, settings.slide_column, smallest)
-        known = {name for pair in origins(training) for name in pair}
+        training, known = source
     if validate_on is not None:
-        if is_corpus(validate_on):
-            raise SyntheticSplitError(
-                f"--validate-on {validate_on}: a corpus is synthetic, made to train on; name real images, or a catalog"
-            )
         other = catalog_tiles(validate_on, settings.slide_column, smallest)
         both = tuple(sorted({slide for slide, file in origins(other) if slide in known or file in known}))
         validation = replace(other, slides=both)
         if not len(validation.opened()):
             raise TrainingError(f"{order.validate_on}: all of its slides are trained on; validate on others")
         return FocusRun(order, training, validation)
-    if training.corpus or not (settings.hold_out or settings.held_out_slides):
+    if tiles is None or not (settings.hold_out or settings.held_out_slides):
         return FocusRun(order, training, None)
-    held = _held_out(sorted(set(training.opened().slides)), settings, order.source)
-    return FocusRun(order, replace(training, slides=held), replace(training, slides=held, inside=True))
+    held = _held_out(sorted(set(tiles.opened().slides)), settings, order.source)
+    return FocusRun(order, replace(tiles, slides=held), replace(tiles, slides=held, inside=True))
 
 
 def _held_out(slides: Sequence[str], settings: TrainSettings, source: str) -> tuple[str, ...]:
@@ -295,6 +284,5 @@ def _held_out(slides: Sequence[str], settings: TrainSettings, source: str) -> tu
     return tuple(held)
 
 
-def _described(tiles: Tiles) -> dict[str, Any]:
-    # Not where it lies: a catalog made on the fly lies in the output, which may be moved.
+def _described(tiles: Material) -> dict[str, Any]:
     return {"digest": tiles.digest, "slides": list(tiles.slides), "inside": tiles.inside}

@@ -9,7 +9,7 @@ import yaml
 
 from medsynth import storage
 from medsynth.catalog import table
-from medsynth.errors import CatalogError, CorpusError, SpecError, SyntheticSplitError, TrainingError
+from medsynth.errors import CatalogError, SpecError, TrainingError
 from medsynth.focus import feed
 from medsynth.focus.feed import HELD_OUT_BATCH
 from medsynth.focus.model import FocusModel
@@ -73,35 +73,6 @@ def test_held_out_batches_are_all_the_samples_and_never_those_of_the_training(tm
     assert np.concatenate([batch["radii"] for batch in batches]).std() > 1
 
 
-def test_a_corpus_teaches_its_own_labels_window_by_window(tmp_path: Path) -> None:
-    uri = str(tmp_path / "corpus")
-    corpora.make(Path(uri), corpora.prepared())
-    run = set_up(order(source=uri), uri)
-    assert run.validation is None
-    batch = run.feed.batch(0, 0, 1)
-    assert {round(float(radius), 2) for radius in batch["radii"]} == {0.0, 2.88, 12.0}
-    sharp, soft = (batch["images"][batch["radii"] == radius].astype(float) for radius in (0, 12))
-    assert np.abs(np.diff(sharp, axis=2)).mean() > 1.5 * np.abs(np.diff(soft, axis=2)).mean()
-    shares = [run.feed.batch(3, rank, 2)["images"] for rank in range(2)]
-    assert np.array_equal(np.concatenate(shares), run.feed.batch(3, 0, 1)["images"])
-
-
-def test_a_corpus_is_not_validated_on_and_its_sources_are_not_either(tmp_path: Path) -> None:
-    uri = str(tmp_path / "corpus")
-    corpora.make(Path(uri), corpora.prepared())
-    catalog = write_catalog(tmp_path / "catalog")
-    with pytest.raises(SyntheticSplitError, match=r"--validate-on .*corpus: a corpus is synthetic"):
-        set_up(order(), catalog, uri)
-    with pytest.raises(TrainingError, match="all of its slides are trained on; validate on others"):
-        set_up(order(), uri, catalog)
-    copy = str(tmp_path / "copy.png")
-    storage.put(copy, storage.read(corpora.IHC))
-    others = write_catalog(tmp_path / "others", uri=[copy if slide == "d" else corpora.IHC for slide in SLIDES])
-    run = set_up(order(), uri, others)
-    assert run.validation is not None
-    assert set(run.validation.opened().slides) == {"d"}
-
-
 def test_what_cannot_be_learnt_from_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"1 slide\(s\) cannot be parted .* --validate-on, .* --hold-out 0"):
         set_up(order(slide_column=None), write_catalog(tmp_path / "one"))
@@ -115,12 +86,6 @@ def test_what_cannot_be_learnt_from_is_named(tmp_path: Path) -> None:
         set_up(order(), write_catalog(tmp_path / "soft", in_focus=[False] * len(SLIDES)))
     with pytest.raises(CatalogError, match="no catalog there"):
         set_up(order(), str(tmp_path / "none"))
-    corpora.make(tmp_path / "corpus", corpora.prepared())
-    with pytest.raises(TrainingError, match=r"176 px a side, less than samples\.size, 200"):
-        set_up(order(samples={"size": 200}), str(tmp_path / "corpus"))
-    (tmp_path / "corpus" / "manifest.parquet").unlink()
-    with pytest.raises(CorpusError, match="incomplete"):
-        set_up(order(), str(tmp_path / "corpus"))
 
 
 def test_a_tile_that_is_gone_and_a_catalog_that_changed_are_named(tmp_path: Path) -> None:
