@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skimage import data
+from skimage.io import imread
 
-from medsynth.defocus.settings import DEFAULT_RADII_PX
+from medsynth.defocus import chain
+from medsynth.defocus.settings import DEFAULT_RADII_PX, ChainSettings
 from medsynth.errors import Reason, Rejected
 from medsynth.focus.model import FocusModel, ModelError
 from medsynth.focus.network import NetworkSettings, build
@@ -80,6 +83,21 @@ def test_the_score_is_the_weighted_mean(model: FocusModel, image: np.ndarray) ->
 def test_an_empty_image_has_a_finite_answer(model: FocusModel) -> None:
     for code in (0, 255):
         assert np.isfinite(model.score(np.full((200, 200, 3), code, dtype=np.uint8)).probabilities).all()
+
+
+def test_the_shipped_weights_tell_discs_on_real_tissue() -> None:
+    shipped = FocusModel.load()
+    assert shipped.radii_px == DEFAULT_RADII_PX
+    tile = imread(Path(data.__file__).parent / "ihc.png")[100:420, 100:420]
+    settings = ChainSettings(sensor=None, jpeg=None, radii_px=(0.0, 3.5, 5.0, 8.0))
+    found = []
+    for focus_class in range(4):
+        parameters = chain.draw(settings, focus_class, 0.5, 1)
+        score = shipped.score(chain.render(tile, settings, parameters, 256, 1), mpp=0.5)
+        found.append(score.radius_px)
+        assert score.radius_um == pytest.approx(score.radius_px / 2)
+    assert found[0] < 2
+    assert found[1:] == pytest.approx([3.5, 5.0, 8.0], rel=0.2)
 
 
 def test_images_smaller_than_a_cell_are_rejected(model: FocusModel) -> None:
