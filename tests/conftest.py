@@ -6,12 +6,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.servers import S3Server, moto_server, rclone_server
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPO.parent / "shared" / "data"
+
+# A busy machine is no fault of an example's; what hangs is stopped by pytest-timeout.
+hypothesis.settings.register_profile("medsynth", deadline=None)
+hypothesis.settings.load_profile("medsynth")
 
 
 def pytest_configure(config: pytest.Config) -> None:
