@@ -3,12 +3,14 @@
     python tests/benchmarks/focus_sources.py SOURCES
     python jobs/index.py --images SOURCES/images --metadata SOURCES/slides.csv --key file --subgroups slide \\
         --tile-size 512 --out CATALOG
-    python tests/benchmarks/bench_focus.py --catalog CATALOG [--weights URI] [--part NAME] [--quick]
+    python tests/benchmarks/bench_focus.py [--catalog CATALOG] [--weights URI] [--part NAME] [--quick]
 
 Test tiles come from the slides that focus_sources.py holds out, and from no other.
 """
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +172,7 @@ def run(catalog: str, weights: str | None, part: str, quick: bool) -> dict[str, 
     print(f"{len(train)} tiles to train on, {len(test)} to test on", flush=True)
     count, length = (100, (640, 2)) if quick else (700, (4096, 24))
     found: dict[str, Any] = {"weights": model.sha256, "bars": BARS, "short_training_samples_and_turns": length}
+    found["test_slides_seen_in_training"] = weights is None
     found["tiles"] = {"test": len(test), "train": len(train), "samples": count}
     predictors: dict[str, Predict] = {}
     orders: dict[str, Predict] = {}
@@ -200,14 +203,27 @@ def run(catalog: str, weights: str | None, part: str, quick: bool) -> dict[str, 
     return found
 
 
+def indexed(out: Path) -> str:
+    """Make the catalog of the shared images by the product's own job."""
+    focus_sources.prepare(focus_sources.SHARED, out / "sources")
+    job = Path(__file__).resolve().parents[2] / "jobs" / "index.py"
+    flags = ["--key", "file", "--subgroups", "slide", "--tile-size", "512", "--out", str(out / "catalog")]
+    where = ["--images", str(out / "sources" / "images"), "--metadata", str(out / "sources" / "slides.csv")]
+    subprocess.run([sys.executable, str(job), *where, *flags], check=True)
+    return str(out / "catalog")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalog", required=True, help="of the folder that focus_sources.py makes")
+    parser.add_argument("--catalog", help="of the folder that focus_sources.py makes [made now, beside the figures]")
     parser.add_argument("--weights", help="a focus model [the shipped one]")
     parser.add_argument("--part", choices=("main", "short", "ablation", "all"), default="all")
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     parser.add_argument("--quick", action="store_true", help="few tiles and very short trainings: whether it runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    figures = run(arguments.catalog, arguments.weights, arguments.part, arguments.quick)
+    if arguments.weights is None:
+        print("the shipped weights have seen the test slides; name weights trained without them to measure", flush=True)
+    catalog = arguments.catalog or indexed(arguments.out / "focus-catalog")
+    figures = run(catalog, arguments.weights, arguments.part, arguments.quick)
     harness.write("focus" if arguments.part == "all" else f"focus_{arguments.part}", figures, arguments.out)

@@ -17,7 +17,7 @@ from skimage import data
 
 from medsynth import images
 
-_SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "pathology"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "pathology"
 
 HELD_OUT = ("OS-1", "TCGA-DB-5275", "stardist", "gbm-21", "gbm-23", "gbm-25", "gbm-27", "gbm-29")
 HELD_OUT += ("gbm-31", "gbm-33", "gbm-35", "gbm-37", "gbm-39")
@@ -49,4 +49,4 @@ def prepare(shared: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    prepare(_SHARED, Path(sys.argv[1]))
+    prepare(SHARED, Path(sys.argv[1]))
