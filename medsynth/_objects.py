@@ -85,7 +85,7 @@ def locate(uri: str, *, may_be_bucket: bool = False) -> tuple[ObjectStore, str]:
         raise StorageError(f"{uri}: no {'key' if bucket else 'bucket'} named; write {scheme}://bucket/key")
     if not _BUCKET.fullmatch(bucket):  # obstore panics on some of these
         raise StorageError(f"{uri}: {bucket!r} is no bucket's name; use letters, digits, '.', '-' and '_' alone")
-    settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "GOOGLE_", "AZURE_"))))
+    settings = tuple((k, os.environ[k]) for k in sorted(os.environ) if k.startswith(("AWS_", "GOOGLE_", "AZURE_")))
     try:
         with _STORE_LOCK:  # else the first of many threads' requests would each load boto3's models
             return _store(scheme, bucket, settings), key

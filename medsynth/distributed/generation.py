@@ -19,7 +19,7 @@ from ray.data import ActorPoolStrategy
 from medsynth import storage
 from medsynth.corpus import manifest, sources
 from medsynth.corpus.shard import Record
-from medsynth.distributed.description import describe
+from medsynth.distributed.description import Describer
 from medsynth.errors import CorpusError, UserError
 from medsynth.plan import Plan, Subgroup
 from medsynth.recipes.preparation import Prepared
@@ -32,6 +32,8 @@ from medsynth.spec import Spec
 _WAVE, _WAVE_A_CPU = 2048, 64
 # Ray Data notices the end of a task some 0.2 s late. A worker that has its next shard already does not wait for that.
 _SHARDS_AT_HAND = 3
+# The card's writer starts when each worker has this many shards left, which take longer than its start.
+_LAST_SHARDS = 3
 
 
 @dataclass
@@ -139,10 +141,11 @@ def generate(
         tally.add(there)
         tally.made = 0
         if storage.head(storage.join(corpus, manifest.REPORT)) is None:
-            describe(corpus)  # the run that made it was killed between its last files
+            Describer().describe(corpus)  # the run that made it was killed between its last files
         storage.remove_staging(corpus)
         return _summary(prepared, corpus, tally, started)
     state = Progress(prepared.plan.rows)
+    describer = Describer()
     tally = _Tally(manifest.Writer())
     previous: Replacement | None = None
     current: Plan | Replacement = prepared.plan
@@ -155,7 +158,7 @@ def generate(
         state.shards_planned += current.shards
         lost: list[tuple[int, int]] = []
         bad: set[int] = set()
-        for records in _waves(job, workers, state, progress):
+        for records in _waves(job, workers, state, progress, describer):
             tally.add(records)
             for record in records:
                 lost.extend(record.lost)
@@ -165,7 +168,7 @@ def generate(
         previous = replace(prepared.plan, Lost(np.sort(missing), bad_tiles), previous)
         current, unfilled = previous, previous.unfilled
     manifest.write_manifest(corpus, tally.writer.finish())
-    describe(corpus)
+    describer.describe(corpus)
     return _summary(prepared, corpus, tally, started)
 
 
@@ -185,7 +188,7 @@ def _summary(prepared: Prepared, corpus: str, tally: _Tally, started: float) -> 
 
 
 def _waves(
-    job: Job, workers: int | None, state: Progress, progress: Callable[[Progress], None]
+    job: Job, workers: int | None, state: Progress, progress: Callable[[Progress], None], describer: Describer
 ) -> Iterator[list[Record]]:
     shared = ray.put(job)
     # A pool that may shrink: where machines are lost for good, the shards of their workers go to those that are left.
@@ -217,6 +220,8 @@ def _waves(
                 state.rows_made += record.rows if record.seconds else 0
                 state.rejects += sum(record.rejects.values())
                 progress(state)
+                if state.shards_planned - state.shards <= _LAST_SHARDS * size:
+                    describer.start()
         yield sorted(records, key=lambda record: record.shard)
 
 

@@ -20,6 +20,8 @@ _ANSWER_SECONDS = 10
 _STORAGE_SETTINGS = ("AWS_", "GOOGLE_", "AZURE_")
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray tells a submitted job its own runtime environment."""
+# A local cluster has no dashboard, and nobody reads the figures for it, which cost two cores some 4 % of their time.
+_UNWATCHED = {"enable_metrics_collection": False, "task_events_report_interval_ms": 0}
 
 
 @contextmanager
@@ -46,6 +48,7 @@ def session(workers: int | None = None) -> Iterator[None]:
         where["runtime_env"] = {"env_vars": _storage_settings()}
     else:
         where = {"address": "local", "num_cpus": workers or os.cpu_count(), "include_dashboard": False}
+        where["_system_config"] = _UNWATCHED
     where |= {"logging_level": logging.ERROR, "log_to_driver": False}
     with _quiet_core():
         if address:
