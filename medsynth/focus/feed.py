@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from medsynth import seeds
+from medsynth import __version__, seeds
 from medsynth.catalog import table
 from medsynth.defocus import chain, device
 from medsynth.defocus.settings import ChainSettings
 from medsynth.errors import CatalogError, Rejected, TrainingError
 from medsynth.focus import samples
+from medsynth.focus.kept import Kept
 from medsynth.focus.samples import SampleSettings, Source
 
 HELD_OUT_BATCH = 64
@@ -106,7 +107,8 @@ class Feed:
         """
         share = self.size // workers
         source = self.training.at(step, self.size, self.seed)
-        return _made(self.training, source, self.settings, self.seed, step * self.size + rank * share, share)
+        first, kept = step * self.size + rank * share, _kept(self)
+        return _made(self.training, source, self.settings, self.seed, first, share, kept)
 
     def held_out(self, number: int) -> dict[str, NDArray[Any]]:
         """One batch to validate on: tiles of held-out slides through the chain, without what only training needs.
@@ -124,14 +126,28 @@ class Feed:
         seed = seeds.digest64(self.seed, "held out") >> 1
         first = number * HELD_OUT_BATCH
         count = min(HELD_OUT_BATCH, self.held_out_samples - first)
-        return _made(self.validation, self.validation.opened(), self.settings.plain(), seed, first, count)
+        return _made(self.validation, self.validation.opened(), self.settings.plain(), seed, first, count, None)
+
+    @property
+    def kept_name(self) -> str | None:
+        """What its samples are kept under where they are met again; None where none are."""
+        # The tiles of a corpus change from step to step.
+        if self.settings.distinct is None or not isinstance(self.training, Tiles):
+            return None
+        return hashlib.sha256(repr((__version__, self.training, self.settings, self.seed)).encode()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(feed: Feed) -> Kept | None:
+    name, count = feed.kept_name, feed.settings.distinct
+    return Kept(name, count, feed.settings.size) if name and count else None
 
 
 def _made(
-    tiles: Material, source: Source, settings: SampleSettings, seed: int, first: int, count: int
+    tiles: Material, source: Source, settings: SampleSettings, seed: int, first: int, count: int, kept: Kept | None
 ) -> dict[str, NDArray[Any]]:
     try:
-        images, radii = samples.make_batch(source, settings, seed, range(first, first + count))
+        images, radii = samples.make_batch(source, settings, seed, range(first, first + count), kept)
     except Rejected as error:
         raise TrainingError(f"{tiles.uri}: {error}; mend the image, or index the source again") from error
     return {"images": images, "radii": radii}

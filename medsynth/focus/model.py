@@ -19,8 +19,8 @@ from medsynth.focus.network import FocusNetwork, NetworkSettings, SmallNetwork, 
 
 DEFAULT_URI = "package://medsynth/weights/focus.safetensors"
 
-_FORMAT = "medsynth.focus/1"
-_BAND = 512
+_FORMAT = "medsynth.focus/2"
+_BAND = 1024
 
 
 class ModelError(UserError):

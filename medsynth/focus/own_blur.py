@@ -3,8 +3,8 @@
 A network trained on added radii learns what tiles look like on average: what it sees in a tile beyond the
 disc that was added is how much softer that tile is than the others. Blurs add as variances, so the excess is
 the predicted radius squared less the added one squared; it is measured where both are clear, at 2.5 to 5 px.
-Three quarters of the tiles count as in focus, and the excess over them is what the others have of their own;
-trained again on √(r² + excess), the network is not told that a soft tile is a sharp one.
+The level of six tiles in ten counts as focus, and the excess over it, which may be less than nothing, is what a
+tile has of its own; trained again on √(r² + excess), the network is not told that a soft tile is a sharp one.
 
     python -m medsynth.focus.own_blur CATALOG WEIGHTS OUT
 
@@ -27,9 +27,8 @@ from medsynth.spec import Range
 LIMIT = 2.0
 """px²: beyond it a tile is no in-focus source."""
 
-_IN_FOCUS = 0.75
-"""Assumed: the share of a catalog's tiles that are as sharp as their scanner makes them. What these differ by is
-what they show, more than blur."""
+_IN_FOCUS = 0.6
+"""Assumed: the share of a catalog's tiles that are at least as sharp as a tile in focus."""
 
 _RADII_PX = (2.5, 5.0)
 _KINDLY = {"photons": Range(low=20000, high=20000), "jpeg_quality": Range(low=90, high=90), "devices": 0.0}
@@ -47,8 +46,8 @@ def excess(
         size: of a sample in pixels.
 
     Returns:
-        For each tile the square of its own blur in px² beyond what three quarters of the tiles have; 0 for
-        these. Half of what tells tiles of a slide apart is taken for chance.
+        For each tile the square of its own blur in px² against that of a tile in focus, less than 0 for a sharper
+        one. Half of what tells tiles of a slide apart is taken for chance.
     """
     settings = SampleSettings(size=size, radii_px=_RADII_PX).plain().model_copy(update=_KINDLY)
     found = []
@@ -61,7 +60,7 @@ def excess(
     for slide in set(source.slides):
         tiles = [i for i, name in enumerate(source.slides) if name == slide]
         own[tiles] = (own[tiles] + np.median(own[tiles])) / 2
-    return [round(float(value), 3) for value in np.maximum(0, own - np.quantile(own, _IN_FOCUS))]
+    return [round(float(value), 3) for value in own - np.quantile(own, _IN_FOCUS)]
 
 
 def rewrite(catalog: str, model: FocusModel, out: str) -> list[float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medsynth import seeds, spec, storage
 from medsynth.errors import TrainingError
-from medsynth.focus import card, network
+from medsynth.focus import card, kept, network
 from medsynth.focus.feed import HELD_OUT_BATCH, Feed, Material, Tiles, catalog_tiles, origins, smallest_tile
 from medsynth.focus.model import FocusModel
 from medsynth.focus.samples import SampleSettings
@@ -208,6 +208,8 @@ def finish(run: FocusRun, state: Mapping[str, Tensor], curve: Sequence[Mapping[s
     weights = storage.join(run.out, WEIGHTS)
     FocusModel(trainer.averaged, run.settings.samples.radii_px, about).save(weights)
     storage.remove_staging(run.out)
+    if name := run.feed.kept_name:
+        kept.remove(name)
     return weights
 
 

@@ -22,10 +22,15 @@ from medsynth.defocus import chain, compression, device
 from medsynth.defocus.compiled import compiled
 from medsynth.defocus.settings import DEFAULT_RADII_PX, BokehSettings, ChainSettings, JpegSettings, SensorSettings
 from medsynth.errors import CatalogError, Reason, Rejected
+from medsynth.focus.kept import Kept
 from medsynth.spec import Range, Settings
 
 SLIDE, OWN_BLUR2 = "slide", "own_blur2"
 """Columns of a catalog that are read here where it has them."""
+
+IN_FOCUS2 = 0.3
+"""px²: square of the blur that a tile in focus has by its scanner's optics and pixels. Assumed; of 0, 0.3 and 0.5 it is
+the one by which tiles at all scales, trained upon together, were told best on held-out slides."""
 
 _STEPS = 4
 _SUBSAMPLINGS: tuple[Literal["4:4:4", "4:2:2", "4:2:0"], ...] = ("4:2:0", "4:2:0", "4:4:4", "4:2:2")
@@ -58,7 +63,8 @@ class SampleSettings(Settings):
     """Change brightness and contrast of half of the finished images, as display software does."""
 
     distinct: int | None = Field(default=None, ge=1)
-    """How many samples differ: a longer run meets them again, in another order each time. None: all differ."""
+    """How many samples differ: a longer run meets them again, in another order each time. None: all differ. Samples of
+    a catalog's tiles are made once and kept in each machine's temporary folder until the run ends there."""
 
     def plain(self) -> "SampleSettings":
         """The same without what only training needs: no recolouring, no change of scale, nothing after the chain."""
@@ -163,43 +169,24 @@ def open_catalog(uri: str, limit_bytes: int = _CACHE_BYTES) -> Source:
     return Source(slides, read, own_blur2, limit_bytes)
 
 
-def split(source: Source, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Part a source by slide.
-
-    Args:
-        source: at least two slides.
-        share: of the slides that are held out, at least one of them.
-        seed: of the choice.
-
-    Returns:
-        The tiles to train on and those held out; no slide has tiles in both.
-    """
-    slides = sorted(set(source.slides), key=lambda slide: seeds.digest64(seed, "split", slide))
-    held = set(slides[: max(1, round(share * len(slides)))])
-    places = range(len(source))
-    return (
-        [i for i in places if source.slides[i] not in held],
-        [i for i in places if source.slides[i] in held],
-    )
-
-
 def effective_radius(added_px: float, own_blur2: float, scale: float) -> float:
-    """The blur that a sample has: what was added, and what its tile had of its own.
+    """The blur that a sample has: what was added, and what its tile had of its own, against a tile in focus.
 
     Args:
         added_px: radius of the disc added, in the sample's pixels.
-        own_blur2: square of the tile's own blur in its own pixels, px², against a tile in focus; less than 0
+        own_blur2: square of the tile's own blur in its own pixels, px², beyond what tiles in focus have; less than 0
             for one that is sharper.
         scale: the tile's pixels a pixel of the sample.
 
     Returns:
-        √(r² + r₀²) in the sample's pixels, 0 where that is not real. Blurs add as variances do.
+        √(r² + r₀²) in the sample's pixels, 0 where that is not real. Blurs add as variances do. A tile scaled down is
+        sharper than one in focus is, since the blur that every scanner has shrinks with it.
     """
-    return math.sqrt(max(0.0, added_px**2 + own_blur2 / scale**2))
+    return math.sqrt(max(0.0, added_px**2 + (IN_FOCUS2 + own_blur2) / scale**2 - IN_FOCUS2))
 
 
 def make_batch(
-    source: Source, settings: SampleSettings, seed: int, indices: Sequence[int]
+    source: Source, settings: SampleSettings, seed: int, indices: Sequence[int], kept: Kept | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Make samples.
 
@@ -208,6 +195,7 @@ def make_batch(
         settings: how.
         seed: of the run.
         indices: the samples' numbers.
+        kept: where samples are found that were made before, and these are kept.
 
     Returns:
         Images, uint8 (N, size, size, 3), and effective radii, float32 (N,), px.
@@ -218,13 +206,18 @@ def make_batch(
     images = np.empty((len(indices), settings.size, settings.size, 3), dtype=np.uint8)
     radii = np.empty(len(indices), dtype=np.float32)
     for place, index in enumerate(indices):
-        images[place], radii[place] = make_sample(source, settings, seed, int(index))
+        number = _number(settings.distinct, seed, int(index))
+        found = kept.get(number) if kept else None
+        if found is None:
+            image, radius = make_sample(source, settings, seed, number)
+            found = image, kept.put(number, image, radius) if kept else radius
+        images[place], radii[place] = found
     return images, radii
 
 
 def make_sample(source: Source, settings: SampleSettings, seed: int, index: int) -> tuple[NDArray[np.uint8], float]:
     """Make one sample; see :func:`make_batch`."""
-    own = seeds.sample_seed(seed, _number(settings.distinct, seed, index))
+    own = seeds.sample_seed(seed, index)
     u = seeds.uniforms(own, "focus sample", 12).tolist()
     place = int(u[0] * len(source))
     tile = source[place]

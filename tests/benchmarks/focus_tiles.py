@@ -14,7 +14,7 @@ from medsynth.defocus import chain, compression
 from medsynth.defocus.settings import DEFAULT_RADII_PX, ChainSettings
 from medsynth.focus import samples
 from medsynth.focus.model import FocusModel
-from medsynth.focus.network import BINS, NetworkSettings, SmallNetwork, levels, luma
+from medsynth.focus.network import NetworkSettings, SmallNetwork
 from medsynth.focus.samples import SampleSettings, Source
 from medsynth.focus.training import LearningSettings, Trainer
 
@@ -131,8 +131,9 @@ def train(arm: Arm, source: Source, distinct: int, turns: int, batch: int = 64) 
     images, radii = samples.make_batch(source, arm.samples, arm.seed, range(distinct))
     whole, inputs = trainer.module.forward, images
     if isinstance(trainer.module, SmallNetwork):
-        # Its bank learns nothing, so that each sample's means are reckoned but once.
-        inputs = np.concatenate([_means(trainer.module, images[i : i + 64]) for i in range(0, distinct, 64)])
+        # Its cosines learn nothing, so that each sample's spectrum is reckoned but once.
+        batches = [torch.from_numpy(images[i : i + 64]) for i in range(0, distinct, 64)]
+        inputs = np.concatenate([trainer.module.spectra(batch).numpy() for batch in batches])
         trainer.module.forward = trainer.module.judge  # type: ignore[method-assign]
     order = np.random.default_rng(arm.seed)
     for _ in range(turns):
@@ -142,10 +143,3 @@ def train(arm: Arm, source: Source, distinct: int, turns: int, batch: int = 64) 
             trainer.step(inputs[chosen], radii[chosen])
     trainer.module.forward = whole  # type: ignore[method-assign]
     return FocusModel(trainer.averaged, DEFAULT_RADII_PX, {"distinct": distinct, "turns": turns, "seed": arm.seed})
-
-
-@torch.inference_mode()
-def _means(network: SmallNetwork, images: Images) -> NDArray[np.float32]:
-    bins = [network.statistics(level) for level in levels(luma(torch.from_numpy(images)))]
-    means: NDArray[np.float32] = torch.nn.functional.avg_pool2d(torch.cat(bins, dim=1), BINS, stride=2).numpy()
-    return means
