@@ -1,0 +1,120 @@
+"""The HTTP application, put together: what every model shares, and each model's routes.
+
+Models are handed in, so that all of it runs without Ray: in tests by the models themselves, in service by handles
+of their deployments (:mod:`serve.app`).
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from importlib import resources
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import Response
+from starlette.types import ASGIApp
+
+import medsynth
+from serve import docs, focus_routes, protocol, slide_routes
+from serve.figures import CONTENT_TYPE, Figures
+from serve.focus import About, Focus
+from serve.http import Gate, Limits, Problem, handle_problems
+from serve.slides import SlideJobs
+
+NOT_FOR_DIAGNOSIS = (
+    "Everything made or said here is synthetic, or comes from models trained on synthetic images; not for diagnosis."
+)
+_PAGE = {"index.html": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_POLICY_HEADER = {"Content-Security-Policy": _POLICY}
+
+
+def build(
+    focus: Focus,
+    limits: Limits,
+    *,
+    tokens: Sequence[str] = (),
+    figures: Figures | None = None,
+    metrics: Callable[[], Awaitable[bytes]],
+    jobs: SlideJobs | None = None,
+) -> ASGIApp:
+    """The application.
+
+    Args:
+        focus: the focus model.
+        limits: of a request, and of all together.
+        tokens: any of which lets a request in; none for loopback.
+        figures: where requests are counted.
+        metrics: the figures of all replicas, for Prometheus.
+        jobs: slides by URI; None where no place for them is configured.
+    """
+    app = FastAPI(
+        title="medsynth",
+        version=medsynth.__version__,
+        description=NOT_FOR_DIAGNOSIS,
+        docs_url=None,
+        redoc_url=None,
+        responses={"default": docs.PROBLEM},
+    )
+    handle_problems(app)
+    app.include_router(_shared(focus, metrics))
+    app.include_router(focus_routes.routes(focus, limits))
+    app.include_router(slide_routes.routes(jobs))
+    app.include_router(protocol.routes(focus, limits))
+
+    @app.get("/docs", include_in_schema=False)
+    async def page_of_docs() -> Response:
+        return Response(docs.html(app.openapi()), media_type="text/html", headers=_POLICY_HEADER)
+
+    return Gate(app, limits, tokens, figures or Figures())
+
+
+def _shared(focus: Focus, metrics: Callable[[], Awaitable[bytes]]) -> APIRouter:
+    router = APIRouter(tags=["service"])
+
+    @router.get("/v1/models", summary="The models that answer")
+    async def models() -> dict[str, Any]:
+        return {"note": NOT_FOR_DIAGNOSIS, "models": [_described(await focus.about())]}
+
+    @router.get("/healthz", summary="Whether the process lives")
+    @router.get("/v2/health/live", summary="Whether the process lives")
+    async def alive() -> dict[str, bool]:
+        return {"live": True}
+
+    @router.get("/readyz", summary="Whether the weights are loaded")
+    @router.get("/v2/health/ready", summary="Whether the weights are loaded")
+    async def ready() -> dict[str, bool]:
+        await focus.about()  # 503 until a replica with loaded weights answers
+        return {"ready": True}
+
+    @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+    async def figures() -> Response:
+        return Response(await metrics(), headers={"Content-Type": CONTENT_TYPE})
+
+    @router.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return _file("index.html")
+
+    @router.get("/page/{name}", include_in_schema=False)
+    async def part(name: str) -> Response:
+        return _file(name)
+
+    return router
+
+
+def _file(name: str) -> Response:
+    if name not in _PAGE:
+        raise Problem(404, f"no part {name[:50]!r} of the page")
+    data = resources.files("serve").joinpath("page", name).read_bytes()
+    return Response(data, media_type=_PAGE[name], headers={**_POLICY_HEADER, "Cache-Control": "no-cache"})
+
+
+def _described(about: About) -> dict[str, Any]:
+    return {
+        **focus_routes.model_name(about),
+        "field_px": about.field,
+        "stride_px": about.stride,
+        "radii_px": list(about.radii_px),
+        "grades_um": list(about.grades_um),
+    }

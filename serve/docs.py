@@ -1,0 +1,81 @@
+"""The page at /docs: every route with a command that works, from the OpenAPI document, without outside hosts."""
+
+import html as escape
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+PROBLEM: dict[str, Any] = {
+    "description": "An RFC 9457 problem: 400 damaged, 401 no token, 404, 405, 406, 408, 413 too large, 415 wrong type, "
+    "422 wrong fields, 429 and 503 with Retry-After, 504 too slow",
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "required": ["type", "title", "status", "detail"],
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "request_id": {"type": "string"},
+                    "reason": {"type": "string"},
+                    "errors": {"type": "array", "items": {"type": "object"}},
+                },
+            }
+        }
+    },
+}
+
+
+def commands(openapi: Mapping[str, Any], base: str) -> Iterator[tuple[str, str, Mapping[str, Any], str]]:
+    """Method, path, description and a curl command for each route.
+
+    Args:
+        openapi: the document.
+        base: address of the service.
+    """
+    for path, methods in openapi["paths"].items():
+        for method, about in methods.items():
+            command = about.get("x-curl", f"curl '{{base}}{_filled(path)}'")
+            yield method.upper(), path, about, command.replace("{base}", base)
+
+
+def _filled(path: str) -> str:
+    model = path.replace("/v2/models/{name}", "/v2/models/focus")
+    return model.replace("{job}", "0123456789abcdef" * 2).replace("{name}", "overlay.png")
+
+
+def html(openapi: Mapping[str, Any], base: str = "http://127.0.0.1:8000") -> str:
+    """The page.
+
+    Args:
+        openapi: the document.
+        base: address of the service in the commands.
+    """
+    parts = []
+    for method, path, about, command in commands(openapi, base):
+        rows = [
+            f"<li><code>{_text(one['name'])}</code> ({one['in']}) {_text(one.get('description', ''))}</li>"
+            for one in about.get("parameters", ())
+        ]
+        kinds = ", ".join(about.get("requestBody", {}).get("content", {}))
+        parts.append(
+            f"<section><h2><code>{method} {_text(path)}</code></h2><p>{_text(about.get('summary', ''))}. "
+            f"{_text(about.get('description', ''))}</p>"
+            + (f"<p>Body: {_text(kinds)}</p>" if kinds else "")
+            + (f"<ul>{''.join(rows)}</ul>" if rows else "")
+            + f"<pre tabindex=0>{_text(command)}</pre></section>"
+        )
+    info = openapi["info"]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>medsynth: HTTP</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/page/page.css"></head>'
+        f"<body><main><h1>medsynth {_text(info['version'])}: HTTP</h1><p>{_text(info['description'])}</p>"
+        '<p>Machine-readable: <a href="/openapi.json">/openapi.json</a>. Try it: <a href="/">the page</a>. Where '
+        "tokens are demanded, add <code>-H 'Authorization: Bearer TOKEN'</code>. Errors are "
+        "<code>application/problem+json</code>.</p>" + "".join(parts) + "</main></body></html>"
+    )
+
+
+def _text(value: object) -> str:
+    return escape.escape(str(value))

@@ -1,0 +1,331 @@
+"""The focus network as a service: what it says of images, and the deployment that says it.
+
+:class:`Scorer` does the work and knows neither HTTP nor Ray. An image is judged by itself, in pieces of one fixed
+shape that the network cuts it into: nothing is padded, and an answer does not depend on what else is in its batch.
+What a batch spares is the way into the model's thread and back.
+"""
+
+import asyncio
+import json
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray import serve
+
+import medsynth
+from medsynth import images
+from medsynth.errors import Reason, Rejected
+from medsynth.focus import export, heatmap
+from medsynth.focus import slide as scoring
+from medsynth.focus.heatmap import GRADES, Grades, HeatMap
+from medsynth.focus.model import FocusModel, Score
+from serve.figures import Figures, tell_each_second
+
+NAME = "focus"
+NOTE = "from a network trained on synthetically defocused tiles; for research, not for diagnosis"
+MAX_BATCH = 16
+Form = Literal["overlay", "grid", "geojson"]
+FORMS: dict[str, Form] = {"image/png": "overlay", "application/json": "grid", "application/geo+json": "geojson"}
+"""What a heat map is answered as, by media type; the first is the default."""
+
+_DECODERS = 2
+_LEGEND_STEPS = 24
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to judge."""
+
+    data: bytes | NDArray[np.uint8]
+    """A file, or (H, W, 3) RGB."""
+    mpp: float | None = None
+    """µm a pixel; None for what the file says."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is said of one image."""
+
+    width: int
+    height: int
+    mpp: float | None
+    classes: list[float]
+    """Probability of each class."""
+    focus_class: int
+    radius_px: float
+    radius_um: float | None
+    certainty: float
+    grade: str | None
+    """None where the pixel size is not known."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An image that cannot be judged, and why."""
+
+    reason: Reason
+    detail: str
+
+    @classmethod
+    def of(cls, why: Rejected) -> "Refused":
+        """From the exception, which would lose its kind on its way through Ray."""
+        return cls(why.reason, why.detail)
+
+    def raised(self) -> Rejected:
+        """The exception again."""
+        return Rejected(self.reason, self.detail)
+
+
+@dataclass(frozen=True)
+class About:
+    """The model that answers."""
+
+    name: str
+    version: str
+    weights_sha256: str
+    field: int
+    """Side of the smallest image in pixels."""
+    stride: int
+    radii_px: tuple[float, ...]
+    """Blur radius of each class."""
+    grades_um: tuple[float, float, float]
+    """Blur radii from which it is slight, moderate and severe."""
+
+
+class Focus(Protocol):
+    """What the ingress asks of the focus model, wherever that runs."""
+
+    async def about(self) -> About:
+        """Which model answers."""
+
+    async def score(self, items: list[Item]) -> tuple[list[Judged | Refused], About]:
+        """Judge images, each by itself."""
+
+    async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
+        """Draw an image's focus map."""
+
+
+class Scorer:
+    """A focus network with what it says in the service's words.
+
+    Args:
+        model: the network.
+        max_pixels: of one image.
+    """
+
+    def __init__(self, model: FocusModel, max_pixels: int) -> None:
+        self._model, self._max_pixels = model, max_pixels
+        self._grades = Grades()
+        self.about = About(
+            NAME,
+            f"{medsynth.__version__}+{model.sha256[:12]}",
+            model.sha256,
+            model.field,
+            model.stride,
+            model.radii_px,
+            self._grades.limits,
+        )
+
+    def pixels(self, item: Item) -> tuple[NDArray[np.uint8], float | None]:
+        """Decode an image.
+
+        Returns:
+            Its pixels, and µm a pixel: as asked for, else as the file says, else None.
+
+        Raises:
+            Rejected: it cannot be decoded, or is too small to be judged.
+        """
+        if isinstance(item.data, np.ndarray):
+            found, mpp = item.data, None
+        else:
+            found, mpp = images.decode(item.data, max_pixels=self._max_pixels), images.mpp(item.data)
+        if min(found.shape[:2]) < self._model.field:
+            text = f"{found.shape[1]}x{found.shape[0]} px; the focus network needs {self._model.field} a side"
+            raise Rejected(Reason.TOO_SMALL, text)
+        return found, mpp if item.mpp is None else item.mpp
+
+    def judge(self, pixels: NDArray[np.uint8], mpp: float | None) -> Judged:
+        """Judge one image.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB.
+            mpp: µm a pixel, None where unknown.
+        """
+        score: Score = self._model.score(pixels, mpp)
+        grade = None
+        if score.radius_um is not None:
+            grade = GRADES[int(heatmap.graded(np.array([score.radius_um], np.float32), self._grades)[0])]
+        return Judged(
+            pixels.shape[1],
+            pixels.shape[0],
+            mpp,
+            [_rounded(share) for share in score.probabilities],
+            score.focus_class,
+            _rounded(score.radius_px),
+            None if score.radius_um is None else _rounded(score.radius_um),
+            _rounded(score.certainty),
+            grade,
+        )
+
+    def heat_map(self, data: bytes, mpp: float | None, form: Form) -> bytes:
+        """Draw an image's focus map, as the batch job draws a slide's: the same tissue, cells and numbers.
+
+        Raises:
+            Rejected: the image is unusable, has no tissue, or nothing says how large its pixels are.
+        """
+        pixels, scale = self.pixels(Item(data, mpp))
+        if scale is None:
+            raise Rejected(Reason.UNKNOWN_MPP, "mpp: the file does not say how large its pixels are; send it, in µm")
+        picture = _Picture(pixels, scale)
+        shape = scoring.geometry(picture, self._model, self._model.stride)
+        survey = scoring.survey(picture, shape)
+        bands = [(at, scoring.score_band(picture, survey, self._model, at)) for at in survey.bands_with_tissue()]
+        heat = heatmap.assemble(survey, bands)
+        if form == "overlay":
+            return export.overlay(heat, survey.thumbnail, "focus map", self._grades)
+        if form == "geojson":
+            return export.geojson(heat, self._grades)
+        return json.dumps(self._grid(heat), separators=(",", ":")).encode()
+
+    def _grid(self, heat: HeatMap) -> dict[str, Any]:
+        shape = heat.geometry
+        radii = np.linspace(0, 1.5 * self._grades.severe, _LEGEND_STEPS + 1, dtype=np.float32)
+        paints = export.colours(radii, self._grades).tolist()
+        return {
+            "model": {"name": NAME, "version": self.about.version, "weights_sha256": self.about.weights_sha256},
+            "note": NOTE,
+            "geometry": {**vars(shape), "rows": shape.rows, "columns": shape.columns, "origin_px": heat.origin_px},
+            "radius_um": _cells(heat.radius_um),
+            "certainty": _cells(heat.certainty),
+            "summary": heatmap.summary(heat, self._grades).as_dict(),
+            "grades_um": dict(zip(GRADES[1:], self._grades.limits, strict=True)),
+            "legend": [
+                {"radius_um": _rounded(radius), "rgb": paint} for radius, paint in zip(radii, paints, strict=True)
+            ],
+        }
+
+
+class _Picture:
+    """Decoded pixels as a slide."""
+
+    def __init__(self, pixels: NDArray[np.uint8], mpp: float) -> None:
+        self._pixels = pixels
+        self.sizes: tuple[tuple[int, int], ...] = ((pixels.shape[1], pixels.shape[0]),)
+        self.mpp: float | None = mpp
+
+    def read(self, x: int, y: int, width: int, height: int, level: int = 0) -> NDArray[np.uint8]:
+        del level  # there is one
+        return self._pixels[y : y + height, x : x + width]
+
+    def close(self) -> None:
+        pass
+
+
+def _rounded(value: Any) -> float:
+    return float(f"{float(value):.6g}")
+
+
+def _cells(values: NDArray[np.float32]) -> list[list[float | None]]:
+    return [[None if math.isnan(value) else float(f"{value:.4g}") for value in row] for row in values.tolist()]
+
+
+class FocusService:
+    """The scorer with its threads: images are decoded in some, judged in one, and mapped in one.
+
+    Args:
+        weights: URI of the network; None for the shipped one.
+        max_pixels: of one image.
+
+    Raises:
+        ModelError: the weights cannot be used; the replica does not become ready.
+    """
+
+    def __init__(self, weights: str | None, max_pixels: int) -> None:
+        torch.set_num_threads(1)
+        self.figures = Figures()
+        self._scorer = Scorer(FocusModel.load(weights), max_pixels)
+        # The first call compiles; a replica is ready when that is done.
+        self._scorer.judge(np.full((256, 256, 3), 200, np.uint8), None)
+        self._decoding = ThreadPoolExecutor(_DECODERS, "decode")
+        self._judging = ThreadPoolExecutor(1, "judge")
+        self._mapping = ThreadPoolExecutor(1, "map")
+        self._waiting = 0
+
+    async def about(self) -> About:
+        """Which model answers."""
+        return self._scorer.about
+
+    async def score(self, items: list[Item]) -> tuple[list[Judged | Refused], About]:
+        """Judge images, each by itself."""
+        return list(await asyncio.gather(*map(self._one, items))), self._scorer.about
+
+    async def _one(self, item: Item) -> Judged | Refused:
+        loop = asyncio.get_running_loop()
+        try:
+            pixels, mpp = await loop.run_in_executor(self._decoding, self._scorer.pixels, item)
+        except Rejected as why:
+            return Refused.of(why)
+        self._queue(1)
+        try:
+            return await self._judged((pixels, mpp))
+        finally:
+            self._queue(-1)
+
+    async def _judged(self, one: tuple[NDArray[np.uint8], float | None]) -> Judged:
+        return (await self.together([one]))[0]
+
+    async def together(self, found: list[tuple[NDArray[np.uint8], float | None]]) -> list[Judged]:
+        """Judge a batch, one image after another.
+
+        Args:
+            found: pixels, and µm a pixel, of each image.
+        """
+        loop = asyncio.get_running_loop()
+        started = time.monotonic()
+        judged = await loop.run_in_executor(self._judging, lambda: [self._scorer.judge(*one) for one in found])
+        self.figures.batch.labels(NAME).observe(len(found))
+        self.figures.batch_seconds.labels(NAME).observe(time.monotonic() - started)
+        self.figures.images.labels(NAME).inc(len(found))
+        return judged
+
+    def _queue(self, change: int) -> None:
+        self._waiting += change
+        self.figures.queue.labels(NAME).set(self._waiting)
+
+    async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
+        """Draw an image's focus map."""
+        loop = asyncio.get_running_loop()
+        try:
+            drawn = await loop.run_in_executor(self._mapping, self._scorer.heat_map, data, mpp, form)
+        except Rejected as why:
+            return Refused.of(why), self._scorer.about
+        self.figures.images.labels(NAME).inc()
+        return drawn, self._scorer.about
+
+
+class FocusScorer(FocusService):
+    """The focus network as a deployment of its own: what waits is judged in batches.
+
+    Args:
+        weights: URI of the network; None for the shipped one.
+        max_pixels: of one image.
+        gatherer: handle of :class:`serve.app.Gatherer`.
+    """
+
+    def __init__(self, weights: str | None, max_pixels: int, gatherer: Any) -> None:
+        super().__init__(weights, max_pixels)
+        tell_each_second(self.figures, gatherer)
+
+    async def _judged(self, one: tuple[NDArray[np.uint8], float | None]) -> Judged:
+        judged: Judged = await self._batch(one)
+        return judged
+
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.002)
+    async def _batch(self, found: list[tuple[NDArray[np.uint8], float | None]]) -> list[Judged]:
+        return await self.together(found)

@@ -1,0 +1,164 @@
+"""The Open Inference Protocol, version 2, for platforms that speak it.
+
+Source:
+    Open Inference Protocol specification, REST API (KServe).
+"""
+
+import base64
+import binascii
+import math
+from typing import Any, Literal
+
+import numpy as np
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+import medsynth
+from medsynth import images
+from medsynth.errors import Reason, Rejected
+from serve import bodies
+from serve.focus import NAME, Focus, Item, Judged, Refused
+from serve.focus_routes import model_headers
+from serve.http import Limits, Problem
+
+_CURL = (
+    'curl -H \'Content-Type: application/json\' -d \'{"inputs": [{"name": "images", "shape": [1], '
+    '"datatype": "BYTES", "data": ["\'$(base64 -w0 tile.png)\'"]}]}\' \'{base}/v2/models/focus/infer\''
+)
+
+
+class InputTensor(BaseModel):
+    """Images, as files or as pixels."""
+
+    name: str = Field(max_length=100)
+    shape: list[int] = Field(min_length=1, max_length=4)
+    datatype: Literal["BYTES", "UINT8"]
+    parameters: dict[str, Any] = {}
+    data: list[Any] = Field(description="BYTES: files in base64; UINT8: pixels of shape (n, h, w, 3)")
+
+
+class InferRequest(BaseModel):
+    """What a client asks."""
+
+    id: str | None = Field(default=None, max_length=200)
+    parameters: dict[str, Any] = {}
+    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
+    outputs: list[dict[str, Any]] = []
+
+
+def routes(focus: Focus, limits: Limits) -> APIRouter:
+    """The routes; ``/v2/health`` is the application's.
+
+    Args:
+        focus: the model, wherever it runs.
+        limits: of a request.
+    """
+    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
+
+    @router.get("", summary="The server")
+    async def server() -> dict[str, Any]:
+        return {"name": "medsynth", "version": medsynth.__version__, "extensions": []}
+
+    @router.get("/models/{name}", summary="A model")
+    async def model(name: str) -> dict[str, Any]:
+        _known(name)
+        about = await focus.about()
+        classes = len(about.radii_px)
+        return {
+            "name": NAME,
+            "versions": [about.version],
+            "platform": "pytorch",
+            "inputs": [{"name": "images", "datatype": "BYTES", "shape": [-1]}],
+            "outputs": [
+                {"name": "classes", "datatype": "FP32", "shape": [-1, classes]},
+                {"name": "radius_px", "datatype": "FP32", "shape": [-1]},
+                {"name": "certainty", "datatype": "FP32", "shape": [-1]},
+            ],
+        }
+
+    @router.get("/models/{name}/ready", summary="Whether a model answers")
+    async def ready(name: str) -> dict[str, Any]:
+        _known(name)
+        await focus.about()
+        return {"name": NAME, "ready": True}
+
+    @router.post("/models/{name}/infer", summary="Judge images", openapi_extra={"x-curl": _CURL})
+    async def infer(name: str, asked: InferRequest) -> Response:
+        """Input `images`: BYTES of files in base64, shape (n), or UINT8 pixels, shape (n, h, w, 3)."""
+        _known(name)
+        found, about = await focus.score([Item(one) for one in _images(asked.inputs[0], limits)])
+        judged = [_judged(place, one) for place, one in enumerate(found)]
+        outputs = [
+            _output("classes", [len(judged), len(about.radii_px)], [share for one in judged for share in one.classes]),
+            _output("radius_px", [len(judged)], [one.radius_px for one in judged]),
+            _output("certainty", [len(judged)], [one.certainty for one in judged]),
+        ]
+        wanted = {str(one.get("name")) for one in asked.outputs}
+        unknown = wanted - {one["name"] for one in outputs}
+        if unknown:
+            raise _field("outputs", f"no output {sorted(unknown)[0][:50]!r}")
+        body: dict[str, Any] = {"model_name": NAME, "model_version": about.version}
+        if asked.id is not None:
+            body["id"] = asked.id
+        body["outputs"] = [one for one in outputs if not wanted or one["name"] in wanted]
+        return JSONResponse(body, headers=model_headers(about))
+
+    return router
+
+
+def _known(name: str) -> None:
+    if name != NAME:
+        raise Problem(404, f"no model {name[:50]!r}; there is {NAME!r}")
+
+
+def _images(tensor: InputTensor, limits: Limits) -> list[bytes | NDArray[np.uint8]]:
+    count = tensor.shape[0]
+    if not 1 <= count <= limits.images:
+        raise _field("inputs.0.shape", f"1 to {limits.images} images")
+    if tensor.datatype == "BYTES":
+        if len(tensor.shape) != 1 or len(tensor.data) != count:
+            raise _field("inputs.0.data", f"shape {tensor.shape} and {len(tensor.data)} files; they must agree")
+        return [_file(place, one, limits) for place, one in enumerate(tensor.data)]
+    if len(tensor.shape) != 4 or tensor.shape[3] != 3 or min(tensor.shape) < 1:
+        raise _field("inputs.0.shape", "UINT8 images have the shape (n, h, w, 3)")
+    if tensor.shape[1] * tensor.shape[2] > limits.pixels:
+        raise Problem(413, f"{tensor.shape[2]}x{tensor.shape[1]} pixels; up to {limits.pixels:,} are taken")
+    try:
+        values = np.array(tensor.data, dtype=np.float64).ravel()
+    except (ValueError, TypeError, OverflowError):
+        raise _field("inputs.0.data", "whole numbers from 0 to 255") from None
+    if values.size != math.prod(tensor.shape):
+        raise _field("inputs.0.data", f"{values.size} numbers for the shape {tensor.shape}")
+    if not bool(((values >= 0) & (values <= 255) & (values == np.floor(values))).all()):
+        raise _field("inputs.0.data", "whole numbers from 0 to 255")
+    return list(values.astype(np.uint8).reshape(tensor.shape))
+
+
+def _file(place: int, text: Any, limits: Limits) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise _field(f"inputs.0.data.{place}", "an image file in base64") from None
+    try:
+        width, height = images.size(data)
+        if width * height > limits.pixels:
+            raise Rejected(Reason.TOO_MANY_PIXELS, f"{width}x{height} pixels; up to {limits.pixels:,} are taken")
+    except Rejected as why:
+        raise bodies.refusal(why, f"inputs.0.data.{place}") from why
+    return data
+
+
+def _judged(place: int, one: Judged | Refused) -> Judged:
+    if isinstance(one, Refused):
+        raise bodies.refusal(one.raised(), f"inputs.0.data.{place}")
+    return one
+
+
+def _output(name: str, shape: list[int], data: list[float]) -> dict[str, Any]:
+    return {"name": name, "datatype": "FP32", "shape": shape, "data": data}
+
+
+def _field(name: str, detail: str) -> Problem:
+    return Problem(422, f"body.{name}: {detail}", errors=[{"field": f"body.{name}", "detail": detail}])

@@ -1,0 +1,68 @@
+"""Slides by URI: sent with 202, asked for with GET."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve.http import Problem
+from serve.slides import FILES, RUNNING, SlideJobs
+
+Job = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="a job's id")]
+
+
+class SlideRequest(BaseModel):
+    """A slide to score."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: str = Field(min_length=1, max_length=2000, description="where the service reads it")
+    mpp: float | None = Field(
+        default=None, ge=0.01, le=20, allow_inf_nan=False, description="µm per pixel instead of what the file says"
+    )
+
+
+def routes(jobs: SlideJobs | None) -> APIRouter:
+    """The routes.
+
+    Args:
+        jobs: None where no place for them is configured.
+    """
+    router = APIRouter(prefix="/v1/focus/slides", tags=["slides"])
+
+    def known() -> SlideJobs:
+        if jobs is None:
+            raise Problem(404, "this service scores no slides by URI; its operator can set slides in serve/config.yaml")
+        return jobs
+
+    @router.post(
+        "",
+        status_code=202,
+        summary="Score a slide",
+        openapi_extra={
+            "x-curl": "curl -H 'Content-Type: application/json' -d '{\"uri\": \"s3://bucket/slide.svs\"}' "
+            "'{base}/v1/focus/slides'"
+        },
+    )
+    async def start(asked: SlideRequest) -> Response:
+        """Answers 202 and where to ask for progress and result. The same slide again is the same job."""
+        job = await known().start(asked.uri, asked.mpp)
+        place = f"/v1/focus/slides/{job}"
+        return JSONResponse({"id": job, "status": RUNNING, "location": place}, 202, {"Location": place})
+
+    @router.get("/{job}", summary="How far a slide is, or what it came to")
+    async def state(job: Job) -> Response:
+        found: dict[str, Any] = await known().state(job)
+        headers = {"Retry-After": "1"} if found["status"] == RUNNING else {}
+        files = {name: f"/v1/focus/slides/{job}/{name}" for name in found.get("files", ())}
+        return JSONResponse({**found, "files": files}, headers=headers)
+
+    @router.get("/{job}/{name}", summary="A file of a scored slide", response_class=Response)
+    async def file(job: Job, name: str) -> Response:
+        """overlay.png, regions.geojson or map.ome.tif."""
+        if name not in FILES:
+            raise Problem(404, f"no file {name[:50]!r}; there are {', '.join(FILES)}")
+        return Response(await known().file(job, name), media_type=FILES[name])
+
+    return router

@@ -1,0 +1,193 @@
+"""What every model shares, and the Open Inference Protocol."""
+
+import asyncio
+import base64
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from serve import docs
+from serve.focus import About
+from serve.http import PROBLEM, Limits, busy
+from tests.serve.local import BASE, LocalFocus, client, encoded
+from tests.slides import stained
+
+PNG = {"Content-Type": "image/png"}
+
+
+class Absent:
+    """A model whose replicas are not there."""
+
+    async def about(self) -> About:
+        raise busy("the model is not ready")
+
+
+def test_ready_only_when_the_weights_are_loaded(http: TestClient) -> None:
+    absent = client(Absent())
+    for path in ("/readyz", "/v2/health/ready", "/v2/models/focus/ready"):
+        assert http.get(path).json()["ready"] is True
+        answer = absent.get(path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    for path in ("/healthz", "/v2/health/live"):
+        assert http.get(path).json() == absent.get(path).json() == {"live": True}
+
+
+def test_models_are_listed(http: TestClient) -> None:
+    (model,) = http.get("/v1/models").json()["models"]
+    assert model["name"] == "focus"
+    assert len(model["radii_px"]) == 30
+    assert model["grades_um"] == [0.5, 1.0, 2.0]
+
+
+def test_what_needs_no_token(focus: LocalFocus, tile: bytes) -> None:
+    guarded = client(focus, tokens=("a-token-of-16-letters",))
+    for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/page/page.js", "/docs"):
+        assert guarded.get(path).status_code == 200
+    for path in ("/v1/models", "/metrics", "/v2", "/v2/models/focus", "/v1/focus/slides/" + 32 * "0"):
+        assert guarded.get(path).status_code == 401
+    assert guarded.post("/v1/focus/scores", content=tile, headers=PNG).status_code == 401
+
+
+def test_no_page_needs_another_host(http: TestClient) -> None:
+    for path in ("/", "/docs", "/page/page.js", "/page/page.css"):
+        answer = http.get(path)
+        addresses = set(re.findall(r"(?:https?:)?//[\w.-]+", answer.text)) - {
+            "http://127.0.0.1",
+            "//bucket",
+        }  # s3://bucket
+        assert not addresses, f"{path} names {addresses}"
+    assert "default-src 'none'" in http.get("/").headers["content-security-policy"]
+    assert http.get("/page/../app.py").status_code == 404
+    assert http.get("/page/%2e%2e%2fapp.py").status_code == 404
+
+
+def test_every_documented_command_works(focus: LocalFocus, tile: bytes, tmp_path: Path) -> None:
+    (tmp_path / "tile.png").write_bytes(tile)
+    with client(focus) as http:
+        openapi = http.get("/openapi.json").json()
+        page = http.get("/docs").text
+        found = list(docs.commands(openapi, BASE))
+        assert {"/v1/focus/scores", "/v1/focus/heatmaps", "/v1/focus/slides"} <= {path for _, path, _, _ in found}
+        for method, path, _, command in found:
+            assert docs._text(command) in page
+            answer = as_curl(http, command, tmp_path)
+            known = 404 if path.startswith("/v1/focus/slides") else 200  # this service was given no place for slides
+            assert answer.status_code == known, f"{method} {path}: {answer.text}"
+
+
+def as_curl(http: TestClient, command: str, folder: Path) -> Any:
+    """Do what a curl command does."""
+    file = re.search(r"\$\(base64 -w0 (.*?)\)", command)
+    if file:
+        command = command.replace(file[0], base64.b64encode((folder / file[1]).read_bytes()).decode())
+    words = shlex.split(command)
+    assert words.pop(0) == "curl"
+    headers, data, address = {}, None, ""
+    while words:
+        word = words.pop(0)
+        if word == "-H":
+            name, _, value = words.pop(0).partition(": ")
+            headers[name] = value
+        elif word == "-d":
+            data = words.pop(0).encode()
+        elif word == "--data-binary":
+            data = (folder / words.pop(0).removeprefix("@")).read_bytes()
+        else:
+            assert word.startswith(BASE)
+            address = word.removeprefix(BASE)
+    return http.get(address) if data is None else http.post(address, content=data, headers=headers)
+
+
+class TestProtocol:
+    def infer(self, http: TestClient, **tensor: Any) -> Any:
+        body = {"id": "7", "inputs": [{"name": "images", "shape": [1], "datatype": "BYTES", **tensor}]}
+        return http.post("/v2/models/focus/infer", json=body)
+
+    def test_files_and_pixels_give_what_scores_gives(self, http: TestClient) -> None:
+        picture = stained(150, 140)
+        data = encoded(picture)
+        score = http.post("/v1/focus/scores", content=data, headers=PNG).json()["scores"][0]
+        files = self.infer(http, data=[base64.b64encode(data).decode()])
+        pixels = self.infer(http, datatype="UINT8", shape=[1, 150, 140, 3], data=picture.ravel().tolist())
+        nested = self.infer(http, datatype="UINT8", shape=[1, 150, 140, 3], data=[picture.tolist()])
+        assert files.json() == pixels.json() == nested.json()
+        found = files.json()
+        assert (found["id"], found["model_name"]) == ("7", "focus")
+        outputs = {one["name"]: one for one in found["outputs"]}
+        assert outputs["classes"]["shape"] == [1, 30]
+        assert outputs["classes"]["data"] == score["classes"]
+        assert outputs["radius_px"]["data"] == [score["radius_px"]]
+        assert found["model_version"] == http.get("/v2/models/focus").json()["versions"][0]
+
+    def test_outputs_can_be_chosen(self, http: TestClient, tile: bytes) -> None:
+        text = base64.b64encode(tile).decode()
+        inputs = [{"name": "images", "shape": [2], "datatype": "BYTES", "data": [text, text]}]
+        answer = http.post("/v2/models/focus/infer", json={"inputs": inputs, "outputs": [{"name": "radius_px"}]})
+        (output,) = answer.json()["outputs"]
+        assert (output["name"], output["shape"]) == ("radius_px", [2])
+        answer = http.post("/v2/models/focus/infer", json={"inputs": inputs, "outputs": [{"name": "x"}]})
+        assert answer.status_code == 422
+
+    @pytest.mark.parametrize(
+        "tensor",
+        [
+            {"data": ["***"]},
+            {"data": [7]},
+            {"data": [None]},
+            {"data": []},
+            {"data": ["AAAA"]},
+            {"shape": [0], "data": []},
+            {"shape": [1000], "data": []},
+            {"datatype": "FP32", "data": [1.0]},
+            {"datatype": "UINT8", "shape": [1, 200, 200, 3], "data": [0] * 9},
+            {"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [0, 0, 256]},
+            {"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [0, 0, "x"]},
+            {"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [[0], [0, 1]]},
+            {"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [0, 0, 10**400]},
+            {"datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]},
+            {"datatype": "UINT8", "shape": [1, -5, 1, 3], "data": [1, 2, 3]},
+            {"datatype": "UINT8", "shape": [1, 10**9, 10**9, 3], "data": [1, 2, 3]},
+        ],
+    )
+    def test_wrong_tensors_are_4xx(self, http: TestClient, tensor: dict[str, Any]) -> None:
+        answer = self.infer(http, **tensor)
+        assert 400 <= answer.status_code < 500, answer.text
+        assert answer.headers["content-type"] == PROBLEM
+        assert answer.json().get("error", answer.json()["detail"]) == answer.json()["detail"]
+
+    def test_another_model_is_404(self, http: TestClient) -> None:
+        for path in ("/v2/models/other", "/v2/models/other/ready"):
+            assert http.get(path).status_code == 404
+        assert http.post("/v2/models/other/infer", json={"inputs": []}).status_code in (404, 422)
+
+
+def test_too_many_at_once_are_told_to_wait(focus: LocalFocus, tile: bytes) -> None:
+
+    limits = Limits(in_flight=3)
+
+    async def all_at_once() -> list[Any]:
+        transport = httpx2.ASGITransport(client(focus, limits).app)
+        async with httpx2.AsyncClient(transport=transport, base_url=BASE) as http:
+            return await asyncio.gather(*(http.post("/v1/focus/scores", content=tile, headers=PNG) for _ in range(20)))
+
+    answers = asyncio.run(all_at_once())
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status_code == 429)
+    good = [answer.json()["scores"] for answer in answers if answer.status_code == 200]
+    assert len(good) >= 3
+    assert all(one == good[0] for one in good)
+
+
+def test_config_and_docs_are_plain_json(http: TestClient) -> None:
+    openapi = http.get("/openapi.json").json()
+    json.dumps(openapi)
+    for path, methods in openapi["paths"].items():
+        for about in methods.values():
+            assert about["summary"], path
+            assert "application/problem+json" in about["responses"]["default"]["content"]
