@@ -10,9 +10,10 @@ STAMP := $(VENV)/.installed
 SPEC ?= jobs/specs/demo.yaml
 OUT ?= ./corpora/demo
 PYTEST_ARGS ?=
+ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env corpus test lint bench clean
+.PHONY: help env corpus serve test lint bench clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,6 +32,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 corpus: $(STAMP)  ## make a corpus: SPEC=jobs/specs/demo.yaml OUT=./corpora/demo
 	$(BIN)/python jobs/generate.py --spec "$(SPEC)" --out "$(OUT)"
+
+serve: $(STAMP)  ## serve the models at http://127.0.0.1:8000, until Ctrl-C: ARGS=focus_weights=s3://bucket/w.safetensors
+	PYTHONPATH=. RAY_ADDRESS=$${RAY_ADDRESS:-local} $(BIN)/serve run serve.app:app $(ARGS)
 
 lint: $(STAMP)  ## style, types and import rules
 	$(BIN)/ruff check .

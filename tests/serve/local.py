@@ -1,9 +1,14 @@
 """The HTTP application with its models in this process: no Ray."""
 
+import contextlib
 import io
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 from starlette.testclient import TestClient
@@ -46,3 +51,21 @@ def encoded(picture: NDArray[np.uint8], kind: str = "PNG", **options: Any) -> by
     sink = io.BytesIO()
     Image.fromarray(picture).save(sink, kind, **options)
     return sink.getvalue()
+
+
+@contextlib.contextmanager
+def server(app: Any) -> Iterator[str]:
+    """The application behind a real socket; its address."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False)
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+        assert thread.is_alive()
+    port = running.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        running.should_exit = True
+        thread.join(10)

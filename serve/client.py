@@ -1,0 +1,207 @@
+"""A small client of the service.
+
+Example:
+    >>> service = Client("http://127.0.0.1:8000")  # doctest: +SKIP
+    >>> service.score(open("tile.png", "rb").read(), mpp=0.25).grade  # doctest: +SKIP
+    'in focus'
+"""
+
+import http.client
+import json
+import os
+import secrets
+import time
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+TOKENS = "MEDSYNTH_API_TOKENS"
+Form = Literal["image/png", "application/json", "application/geo+json"]
+
+
+class ServiceError(Exception):
+    """The service refused, or could not.
+
+    Args:
+        status: of HTTP; 0 where no answer came.
+        problem: the members of its RFC 9457 answer.
+    """
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(f"{status} {problem.get('title', '')}: {problem.get('detail', '')}")
+        self.status = status
+        self.problem = dict(problem)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How far out of focus an image is."""
+
+    width: int
+    height: int
+    mpp: float | None
+    """µm per pixel."""
+    classes: list[float]
+    """Probability of each focus class, sharpest first."""
+    focus_class: int
+    radius_px: float
+    radius_um: float | None
+    """None where the pixel size is not known."""
+    certainty: float
+    grade: str | None
+    model: str
+    """Name and version of the model."""
+    weights_sha256: str
+
+
+class Client:
+    """Asks the service, and asks again where it says that it is busy. Not to be shared by threads.
+
+    Args:
+        address: such as ``http://127.0.0.1:8000``.
+        token: the first of ``MEDSYNTH_API_TOKENS`` by default.
+        seconds: to wait for an answer.
+        attempts: for answers of 429 and 503, which say when to come back.
+    """
+
+    def __init__(self, address: str, token: str | None = None, seconds: float = 60.0, attempts: int = 5) -> None:
+        parts = urllib.parse.urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{address}: write http://HOST:PORT or https://HOST")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=seconds)
+        known = os.environ.get(TOKENS, "").replace(",", " ").split()
+        self._token = token or (known[0] if known else None)
+        self._attempts = attempts
+        self._base = parts.path.rstrip("/")
+
+    def score(self, image: bytes, mpp: float | None = None) -> Score:
+        """Judge one image.
+
+        Args:
+            image: a file's bytes.
+            mpp: µm per pixel; what the file says by default.
+
+        Raises:
+            ServiceError: the image is refused, or there is no answer.
+        """
+        return self.scores([image], mpp)[0]
+
+    def scores(self, images: Sequence[bytes], mpp: float | None = None) -> list[Score]:
+        """Judge images in one request.
+
+        Args:
+            images: files' bytes.
+            mpp: µm per pixel of all; what each file says by default.
+
+        Raises:
+            ServiceError: one of them is refused, or there is no answer.
+        """
+        edge = secrets.token_hex(16)
+        parts = [
+            b'--%s\r\nContent-Disposition: form-data; name="images"; filename="%d"\r\n'
+            b"Content-Type: application/octet-stream\r\n\r\n%s\r\n" % (edge.encode(), place, image)
+            for place, image in enumerate(images)
+        ]
+        body = b"".join(parts) + b"--%s--\r\n" % edge.encode()
+        headers = {"Content-Type": f"multipart/form-data; boundary={edge}"}
+        found = json.loads(self._ask("POST", "/v1/focus/scores" + _query(mpp), body, headers))
+        model = f"{found['model']['name']} {found['model']['version']}"
+        known = {one.name for one in fields(Score)}
+        return [
+            Score(
+                **{key: value for key, value in one.items() if key in known},
+                model=model,
+                weights_sha256=found["model"]["weights_sha256"],
+            )
+            for one in found["scores"]
+        ]
+
+    def heat_map(self, image: bytes, mpp: float | None = None, form: Form = "image/png") -> bytes:
+        """Map an image's focus.
+
+        Args:
+            image: a file's bytes.
+            mpp: µm per pixel; what the file says by default.
+            form: a picture, a grid of cells as JSON, or regions as GeoJSON.
+
+        Raises:
+            ServiceError: the image is refused, or there is no answer.
+        """
+        headers = {"Content-Type": "image/*", "Accept": form}
+        return self._ask("POST", "/v1/focus/heatmaps" + _query(mpp), image, headers)
+
+    def start_slide(self, uri: str, mpp: float | None = None) -> str:
+        """Have a slide scored; the job's id.
+
+        Args:
+            uri: where the service reads the slide.
+            mpp: µm per pixel; what the file says by default.
+
+        Raises:
+            ServiceError: the slide is refused.
+        """
+        body = json.dumps({"uri": uri, "mpp": mpp}).encode()
+        found = json.loads(self._ask("POST", "/v1/focus/slides", body, {"Content-Type": "application/json"}))
+        return str(found["id"])
+
+    def slide(self, job: str) -> dict[str, Any]:
+        """How far a slide's job is, or what it came to.
+
+        Raises:
+            ServiceError: there is no such job.
+        """
+        found: dict[str, Any] = json.loads(self._ask("GET", f"/v1/focus/slides/{job}"))
+        return found
+
+    def slide_file(self, job: str, name: str) -> bytes:
+        """A scored slide's overlay.png, regions.geojson or map.ome.tif.
+
+        Raises:
+            ServiceError: there is none.
+        """
+        return self._ask("GET", f"/v1/focus/slides/{job}/{name}")
+
+    def ready(self) -> bool:
+        """Whether the weights are loaded."""
+        try:
+            self._once("GET", "/readyz", None, {})
+        except ServiceError:
+            return False
+        return True
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return self._once(method, path, body, headers or {})
+            except ServiceError as error:
+                if error.status not in (0, 429, 503) or attempt == self._attempts:
+                    raise
+                time.sleep(float(error.problem.get("retry_after", 1)))
+        raise AssertionError("unreachable")
+
+    def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
+        known = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        try:
+            self._connection.request(method, self._base + path, body, {**headers, **known})
+            answer = self._connection.getresponse()
+            data = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise ServiceError(0, {"title": "no answer", "detail": str(error)}) from error
+        if answer.status < 400:
+            return data
+        try:
+            problem = json.loads(data)
+        except ValueError:
+            problem = {"title": answer.reason, "detail": data[:200].decode("latin-1")}
+        if answer.headers.get("Retry-After", "").isdigit():
+            problem["retry_after"] = int(answer.headers["Retry-After"])
+        raise ServiceError(answer.status, problem)
+
+
+def _query(mpp: float | None) -> str:
+    return "" if mpp is None else f"?mpp={mpp:g}"

@@ -1,0 +1,233 @@
+"""The service on Ray Serve itself: one session for all of these tests."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.util.state
+from ray import serve
+
+from medsynth.distributed.session import session
+from medsynth.focus.model import FocusModel
+from serve.app import AppSettings, app
+from serve.client import Client, ServiceError
+from tests.serve.local import encoded
+from tests.slides import network, on_glass, stained, write_tiff
+
+pytestmark = pytest.mark.slow
+TOKEN = "a-token-of-16-letters"
+
+
+@dataclass(frozen=True)
+class Service:
+    address: str
+    folder: Path
+    model: FocusModel
+
+    def client(self, **options: Any) -> Client:
+        return Client(self.address, TOKEN, **options)
+
+    def deploy(self, weights: str = "a.safetensors") -> None:
+        slides = {"sources": [str(self.folder / "slides")], "jobs": str(self.folder / "jobs")}
+        args = {"focus_weights": str(self.folder / weights), "slides": slides}
+        serve.run(app(args), name="medsynth", route_prefix="/")
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("serve")
+    model = network()
+    model.save(str(folder / "a.safetensors"))
+    network(12).save(str(folder / "b.safetensors"))
+    (folder / "slides").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ["MEDSYNTH_API_TOKENS"] = TOKEN
+    try:
+        with session(3):
+            serve.start(http_options={"host": "127.0.0.1", "port": port})
+            found = Service(f"http://127.0.0.1:{port}", folder, model)
+            found.deploy()
+            yield found
+            serve.shutdown()
+    finally:
+        del os.environ["MEDSYNTH_API_TOKENS"]
+
+
+@dataclass
+class Load:
+    """Clients that ask without a pause, and what became of it."""
+
+    service: Service
+    image: bytes
+    threads: int
+    versions: list[str] = field(default_factory=list)
+    radii: set[float] = field(default_factory=set)
+    errors: list[ServiceError] = field(default_factory=list)
+
+    def __enter__(self) -> "Load":
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(self.threads)
+        self._futures = [self._pool.submit(self._ask) for _ in range(self.threads)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+        for future in self._futures:
+            future.result()
+
+    def _ask(self) -> None:
+        client = self.service.client(attempts=1)
+        while not self._stop.is_set():
+            try:
+                score = client.score(self.image, 0.25)
+                self.versions.append(score.weights_sha256)
+                self.radii.add(score.radius_px)
+            except ServiceError as error:
+                self.errors.append(error)
+
+
+def ask(service: Service, path: str, data: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    known = {"Authorization": f"Bearer {TOKEN}", **{key.replace("_", "-"): value for key, value in headers.items()}}
+    request = urllib.request.Request(service.address + path, data, known)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read()
+
+
+def test_served_is_what_the_model_says(service: Service) -> None:
+    picture = stained(300, 280)
+    score = service.client().score(encoded(picture), 0.25)
+    direct = service.model.score(picture, 0.25)
+    assert score.radius_px == pytest.approx(direct.radius_px, rel=1e-5)
+    assert score.classes == pytest.approx([float(one) for one in direct.probabilities], rel=1e-4)
+    assert score.weights_sha256 == service.model.sha256
+    assert service.client().heat_map(encoded(picture), 0.25)[:4] == b"\x89PNG"
+
+
+def test_the_gate_stands_before_serves_ingress(service: Service, tile_bytes: bytes) -> None:
+    status, headers, body = ask(service, "/v1/focus/scores", tile_bytes, Content_Type="image/png", X_Request_ID="mine")
+    assert (status, headers["x-request-id"]) == (200, "mine")
+    status, headers, body = ask(service, "/v1/models", Authorization="Bearer wrong")
+    assert (status, json.loads(body)["status"]) == (401, 401)
+    status, headers, body = ask(service, "/v1/focus/scores", bytes(40 << 20), Content_Type="image/png")
+    assert (status, headers["content-type"]) == (413, "application/problem+json")
+    assert ask(service, "/readyz")[0] == ask(service, "/healthz")[0] == 200
+
+
+def test_answers_in_batches_do_not_depend_on_their_company(service: Service) -> None:
+    pictures = [encoded(stained(150 + 16 * (n % 3), 170, n)) for n in range(8)]
+    alone = [service.client().score(one, 0.25) for one in pictures]
+    assert service.client().scores(pictures * 5, 0.25) == alone * 5
+    with ThreadPoolExecutor(8) as pool:
+        at_once = list(pool.map(lambda one: service.client(attempts=20).score(one, 0.25), pictures * 5))
+    assert at_once == alone * 5
+    end = time.monotonic() + 5
+    while "medsynth_batch_images_sum" not in (text := ask(service, "/metrics")[2].decode()):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    found = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+    images = found['medsynth_batch_images_sum{model="focus"}']
+    assert found['medsynth_batch_images_count{model="focus"}'] < images, "some were judged together"
+
+
+def test_overload_is_told_and_passes(service: Service, tile_bytes: bytes) -> None:
+    with Load(service, tile_bytes, 60) as load:
+        time.sleep(3)
+    assert load.versions, "the service goes on"
+    assert {error.status for error in load.errors} <= {429, 503}
+    assert all("retry_after" in error.problem for error in load.errors)
+    assert len(load.radii) == 1
+    assert service.client(attempts=1).score(tile_bytes, 0.25).radius_px in load.radii
+
+
+def pid_of(service: Service, deployment: str) -> int:
+    """Of the only replica."""
+    del service  # it runs
+    alive = [one for one in ray.util.state.list_actors(limit=1000) if one.state == "ALIVE"]
+    (found,) = [one.pid for one in alive if f"#{deployment}#" in (one.name or "")]
+    return int(found)
+
+
+def test_a_killed_replica_costs_no_wrong_answer(service: Service, tile_bytes: bytes) -> None:
+    pid = pid_of(service, "FocusScorer")
+    with Load(service, tile_bytes, 4) as load:
+        time.sleep(1)
+        os.kill(pid, signal.SIGKILL)
+        before = len(load.versions)
+        end = time.monotonic() + 30
+        while len(load.versions) < before + 50 and time.monotonic() < end:
+            time.sleep(0.1)
+    assert len(load.versions) >= before + 50, "it came back"
+    assert len(load.radii) == 1
+    assert {error.status for error in load.errors} <= {503, 504}
+
+
+def test_a_new_version_rolls_out_without_a_lost_request(service: Service, tile_bytes: bytes) -> None:
+    with Load(service, tile_bytes, 3) as load:
+        time.sleep(1)
+        service.deploy("b.safetensors")
+        time.sleep(1)
+    assert not load.errors, str(load.errors[0])
+    assert len(set(load.versions)) == 2
+    assert load.versions[0] == service.model.sha256
+    assert load.versions[-1] != service.model.sha256
+    service.deploy()
+
+
+def test_a_slide_outlives_the_replica_that_took_it(service: Service) -> None:
+    path = write_tiff(service.folder / "slides" / "tall.tif", on_glass(5000, 700, (100, 50, 4800, 600)))
+    client = service.client()
+    job = client.start_slide(str(path))
+    assert client.start_slide(str(path)) == job
+    assert client.slide(job)["status"] == "running"
+    os.kill(pid_of(service, "Ingress"), signal.SIGKILL)
+    found: dict[str, Any] = {}
+    end = time.monotonic() + 60
+    while found.get("status", "running") == "running":
+        assert time.monotonic() < end, found
+        time.sleep(0.3)
+        try:
+            found = client.slide(job)
+        except ServiceError as error:
+            assert error.status in (0, 500, 503)
+    assert found["status"] == "scored", found
+    assert found["focus"]["tissue_mm2"] > 0
+    assert set(found["files"]) == {"overlay.png", "regions.geojson", "map.ome.tif"}
+    assert client.slide_file(job, "overlay.png")[:4] == b"\x89PNG"
+    assert json.loads(client.slide_file(job, "regions.geojson"))["type"] == "FeatureCollection"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["/etc/passwd", "s3://elsewhere/a.svs", "package://medsynth/a.png", "../a.tif", "", "a\0b.tif", "none.tif"],
+)
+def test_slides_elsewhere_are_refused(service: Service, uri: str) -> None:
+    (service.folder / "a.tif").write_bytes(b"x")
+    inside = uri if uri.startswith(("/", "s3", "package")) or not uri else f"{service.folder}/slides/{uri}"
+    with pytest.raises(ServiceError, match="422"):
+        service.client().start_slide(inside)
+
+
+@pytest.fixture(scope="module")
+def tile_bytes() -> bytes:
+    return encoded(stained(256, 256))
+
+
+def test_settings_have_defaults_that_hold() -> None:
+    assert AppSettings().slides is None

@@ -1,0 +1,90 @@
+"""The Python client against a real socket."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from serve.client import Client, ServiceError
+from serve.focus import About, Item
+from serve.http import busy
+from tests.serve.local import LocalFocus, client, encoded, server
+from tests.slides import stained
+
+TOKEN = "a-token-of-16-letters"
+
+
+@pytest.fixture(scope="module")
+def address(focus: LocalFocus) -> Iterator[str]:
+    with server(client(focus, tokens=(TOKEN,)).app) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def service(address: str) -> Client:
+    return Client(address, TOKEN)
+
+
+def test_scores_come_typed(service: Client, tile: bytes) -> None:
+    assert service.ready()
+    score = service.score(tile, mpp=0.25)
+    assert (score.width, score.height, score.mpp) == (256, 256, 0.25)
+    assert score.radius_um == pytest.approx(score.radius_px / 4, rel=1e-4)
+    assert score.model.startswith("focus ")
+    assert len(score.weights_sha256) == 64
+    many = service.scores([tile, encoded(stained(200, 300)), tile], mpp=0.25)
+    assert many[0] == many[2] == score
+    assert (many[1].width, many[1].height) == (300, 200)
+
+
+def test_heat_maps_in_the_form_asked_for(service: Client, tile: bytes) -> None:
+    assert service.heat_map(tile, 0.25)[:4] == b"\x89PNG"
+    assert json.loads(service.heat_map(tile, 0.25, "application/json"))["legend"]
+    assert json.loads(service.heat_map(tile, 0.25, "application/geo+json"))["features"] is not None
+
+
+def test_refusals_are_told(service: Client, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ServiceError, match="400 Bad Request: 0: starts with") as caught:
+        service.score(b"rubbish")
+    assert caught.value.problem["reason"] == "unreadable"
+    with pytest.raises(ServiceError, match="401"):
+        Client(address).heat_map(b"x")
+    monkeypatch.setenv("MEDSYNTH_API_TOKENS", TOKEN)
+    with pytest.raises(ServiceError, match="400"):
+        Client(address).heat_map(b"x")
+    with pytest.raises(ServiceError, match="404"):
+        service.slide(32 * "0")
+    with pytest.raises(ValueError, match="http://HOST:PORT"):
+        Client("127.0.0.1:8000")
+
+
+class Busy(LocalFocus):
+    """Says twice that it is busy."""
+
+    def __init__(self, inner: LocalFocus) -> None:
+        self.inner, self.left, self.figures = inner, 2, inner.figures
+
+    async def about(self) -> About:
+        return await self.inner.about()
+
+    async def score(self, items: list[Item]) -> Any:
+        self.left -= 1
+        if self.left >= 0:
+            raise busy("wait", 429, seconds=0)
+        return await self.inner.score(items)
+
+
+def test_it_comes_back_when_told_to(focus: LocalFocus, tile: bytes) -> None:
+    with server(client(Busy(focus)).app) as address:
+        assert Client(address).score(tile).width == 256
+    with server(client(Busy(focus)).app) as address, pytest.raises(ServiceError, match="429"):
+        Client(address, attempts=2).score(tile)
+
+
+def test_no_service_is_an_error_and_not_ready() -> None:
+    nobody = Client("http://127.0.0.1:9", attempts=1)
+    assert not nobody.ready()
+    with pytest.raises(ServiceError) as caught:
+        nobody.slide("0" * 32)
+    assert caught.value.status == 0
