@@ -3,8 +3,9 @@
 A network trained on added radii learns what tiles look like on average: what it sees in a tile beyond the
 disc that was added is how much softer that tile is than the others. Blurs add as variances, so the excess is
 the predicted radius squared less the added one squared; it is measured where both are clear, at 2.5 to 5 px.
-The level of six tiles in ten counts as focus, and the excess over it, which may be less than nothing, is what a
-tile has of its own; trained again on √(r² + excess), the network is not told that a soft tile is a sharp one.
+Three quarters of the tiles count as in focus; the excess over the softest of these, which is less than nothing for
+the others, is what a tile has of its own; trained again on √(r² + excess), the network is not told that a soft tile
+is a sharp one.
 
     python -m medsynth.focus.own_blur CATALOG WEIGHTS OUT
 
@@ -27,8 +28,8 @@ from medsynth.spec import Range
 LIMIT = 2.0
 """px²: beyond it a tile is no in-focus source."""
 
-_IN_FOCUS = 0.6
-"""Assumed: the share of a catalog's tiles that are at least as sharp as a tile in focus."""
+_IN_FOCUS = 0.75
+"""Assumed: the share of a catalog's tiles that are in focus, and so at least as sharp as a tile that just is."""
 
 _RADII_PX = (2.5, 5.0)
 _KINDLY = {"photons": Range(low=20000, high=20000), "jpeg_quality": Range(low=90, high=90), "devices": 0.0}

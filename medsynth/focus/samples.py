@@ -50,6 +50,8 @@ class SampleSettings(Settings):
     """Sensor noise in the chain, and grey noise after it."""
     jpeg: bool = True
     """Compression in the chain, and once more after it."""
+    bare: float = Field(default=0.3, ge=0, le=1)
+    """Share of samples without noise, without compression, or without either: a third of it each."""
     photons: Range = Range(low=100, high=50000, logarithmic=True)
     read_noise_e: Range = Range(low=1, high=20, logarithmic=True)
     jpeg_quality: Range = Range(low=40, high=95)
@@ -68,7 +70,7 @@ class SampleSettings(Settings):
 
     def plain(self) -> "SampleSettings":
         """The same without what only training needs: no recolouring, no change of scale, nothing after the chain."""
-        return self.model_copy(update={"colour": False, "after": False, "scale": Range(low=1, high=1)})
+        return self.model_copy(update={"colour": False, "after": False, "bare": 0.0, "scale": Range(low=1, high=1)})
 
 
 @dataclass(frozen=True)
@@ -262,10 +264,11 @@ def _chain(settings: SampleSettings, u: Sequence[float], added: float) -> ChainS
     if u[6] < settings.devices:
         names = device.known()
         base = chain.with_device(base, _device(names[int(u[8] * len(names))]))
+    third = settings.bare / 3
     switched = {
         "bokeh": BokehSettings(kind=settings.bokeh),
-        "sensor": base.sensor if settings.noise else None,
-        "jpeg": base.jpeg if settings.jpeg else None,
+        "sensor": base.sensor if settings.noise and u[9] >= 2 * third else None,
+        "jpeg": base.jpeg if settings.jpeg and not third <= u[9] < 3 * third else None,
     }
     return base.model_copy(update=switched)
 

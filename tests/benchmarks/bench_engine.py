@@ -5,6 +5,8 @@ Contestants make the same corpus with the same function on the same cores, in tu
 - pool: multiprocessing.Pool, one shard a call
 - ray: generation.generate, from ray.init() to the finished corpus (card and report included)
 - ray-s3: the same with every tile an object on an S3 server that adds 30 ms to each GET
+
+The server and the proxy that delays it run on the same cores; the CPU that they take is told beside the rates.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import harness
+import psutil
 from workload import cut_tiles, open_corpus, prepared
 
 from medsynth.distributed import generation
@@ -53,11 +56,18 @@ def with_ray(run: Prepared, corpus: Path) -> dict[str, float]:
     return {"whole": finished - start, "session_start": joined - start}
 
 
+def servers_cpu() -> float:
+    """CPU seconds that the S3 server and its proxy have taken."""
+    own = [process for process in psutil.Process().children() if process.is_running()]
+    serving = [process for process in own if {"serve", "tests.fault_proxy"} & set(process.cmdline())]
+    return sum(sum(process.cpu_times()[:2]) for process in serving)
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
-    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--reuse", type=int, default=8, help="outputs a tile; every tile is an object of its own")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="8,000 rows, one round: a look, not a measurement")
@@ -76,11 +86,13 @@ def main() -> None:
         for number in range(rounds):
             for name, make, run in (("pool", with_pool, local), ("ray", with_ray, local), ("ray-s3", with_ray, remote)):
                 corpus = folder / f"{name}-{number}"
-                seconds[name].append(make(run, corpus))
+                before = servers_cpu()
+                seconds[name].append(make(run, corpus) | {"servers_cpu": servers_cpu() - before})
                 shutil.rmtree(corpus)
                 print(f"round {number + 1}, {name}: {rows / seconds[name][-1]['whole']:,.0f} tiles/s", flush=True)
     rates = {name: harness.summary([rows / run["whole"] for run in runs]) for name, runs in seconds.items()}
     starts = harness.summary([run["session_start"] for run in seconds["ray"]])
+    taken = harness.summary([run["servers_cpu"] for run in seconds["ray-s3"]])
     ratios = {
         "ray_over_pool": rates["ray"]["median"] / rates["pool"]["median"],
         "s3_over_local": rates["ray-s3"]["median"] / rates["ray"]["median"],
@@ -88,6 +100,7 @@ def main() -> None:
     print(f"ray / pool: {ratios['ray_over_pool']:.2f} (bar {POOL_BAR}), {starts['median']:.1f} s to start Ray")
     delay = f"{1000 * GET_DELAY_SECONDS:.0f} ms a GET"
     print(f"ray from S3 with {delay} / local: {ratios['s3_over_local']:.2f} (bar {S3_BAR})")
+    print(f"the server's and the proxy's own CPU in that run: {taken['median']:.0f} s")
     harness.write(
         "engine",
         {
@@ -95,6 +108,7 @@ def main() -> None:
             "reuse": args.reuse,
             "tiles_a_second": rates,
             "session_start_seconds": starts,
+            "servers_cpu_seconds": taken,
             "ratios": ratios,
             "bars": {"ray_over_pool": POOL_BAR, "s3_over_local": S3_BAR},
             "runs": dict(seconds),

@@ -89,6 +89,20 @@ def test_each_step_can_be_switched_off(source: Source, change: dict[str, object]
     np.testing.assert_array_equal(radii, radii_without)
 
 
+def test_bare_samples_have_no_noise_no_compression_or_neither(source: Source) -> None:
+    base = SMALL.plain().model_copy(update={"devices": 0.0})
+    kinds = {
+        (noise, jpeg): make_batch(source, base.model_copy(update={"noise": noise, "jpeg": jpeg}), 4, range(30))[0]
+        for noise in (True, False)
+        for jpeg in (True, False)
+    }
+    made = make_batch(source, base.model_copy(update={"bare": 0.9}), 4, range(30))[0]
+    alike = {kind: int((images == made).all(axis=(1, 2, 3)).sum()) for kind, images in kinds.items()}
+    assert sum(alike.values()) == 30
+    assert all(alike[kind] >= 4 for kind in ((False, True), (True, False), (False, False)))
+    assert alike[True, True] < 9
+
+
 def test_a_finished_tile_keeps_its_pixels_and_label() -> None:
     tile = scene(9)
     source = Source(["x"], lambda _: Tile(tile, radius_px=3.5))
