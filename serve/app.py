@@ -30,17 +30,24 @@ from serve.slides import SlideSettings, StoredJobs
 _ABOUT_SECONDS = 3.0
 
 # On a laptop; serve/config.yaml says how it is on a cluster, and why.
-_GATHERER: dict[str, Any] = {"max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0}}
+_QUIET = {"enable_access_log": False}  # the ingress logs each request itself
+_GATHERER: dict[str, Any] = {
+    "max_ongoing_requests": 256,
+    "ray_actor_options": {"num_cpus": 0},
+    "logging_config": _QUIET,
+}
 _FOCUS: dict[str, Any] = {
     "max_ongoing_requests": 32,
     "max_queued_requests": 64,
     "graceful_shutdown_timeout_s": 30.0,
     "ray_actor_options": {"num_cpus": 1},
+    "logging_config": _QUIET,
 }
 _INGRESS: dict[str, Any] = {
     "max_ongoing_requests": 1024,
     "graceful_shutdown_timeout_s": 30.0,
     "ray_actor_options": {"num_cpus": 0},
+    "logging_config": _QUIET,
 }
 
 

@@ -6,6 +6,7 @@ Example:
     'in focus'
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -186,7 +187,8 @@ class Client:
     def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
         known = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         try:
-            self._connection.request(method, self._base + path, body, {**headers, **known})
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before all was sent: it says why
+                self._connection.request(method, self._base + path, body, {**headers, **known})
             answer = self._connection.getresponse()
             data = answer.read()
         except (OSError, http.client.HTTPException) as error:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -32,7 +33,7 @@ FILES = {"overlay.png": "image/png", "regions.geojson": "application/geo+json", 
 JOB, PROGRESS, OUTCOME = "job.json", "progress.json", "outcome.json"
 RUNNING, FAILED = "running", "failed"
 _ATTEMPTS = 3
-_PREFIX = "medsynth-slide-"
+_NAMESPACE, _PREFIX = "medsynth", "slide-"
 
 
 class SlideSettings(Settings):
@@ -160,12 +161,13 @@ def read_json(uri: str) -> dict[str, Any] | None:
 
 
 def _count() -> int:
-    return sum(str(name).startswith(_PREFIX) for name in ray.util.list_named_actors())
+    named: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
+    return sum(one["namespace"] == _NAMESPACE and one["name"].startswith(_PREFIX) for one in named)
 
 
 def _alive(job: str) -> bool:
     try:
-        ray.get_actor(_PREFIX + job)
+        ray.get_actor(_PREFIX + job, _NAMESPACE)
     except ValueError:
         return False
     return True
@@ -179,31 +181,29 @@ def launch(job: str, folder: str, weights: str | None) -> None:
         folder: URI of its folder.
         weights: URI of the network.
     """
-    actor: Any = ray.remote(num_cpus=0)(Runner)
-    runner = actor.options(name=_PREFIX + job, lifetime="detached", get_if_exists=True, max_concurrency=2).remote()
-    runner.run.remote(folder, weights)
+    actor: Any = ray.remote(num_cpus=0, max_restarts=_ATTEMPTS - 1)(Runner)
+    named = {"name": _PREFIX + job, "namespace": _NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+    actor.options(**named).remote(folder, weights)
 
 
 class Runner:
-    """Does one job, and ends."""
+    """Does one job, and ends. An actor's arguments outlive whoever started it; a call to it would not.
 
-    def __init__(self) -> None:
-        self._started = False
+    Args:
+        folder: URI of the job's folder.
+        weights: URI of the network.
+    """
 
-    def run(self, folder: str, weights: str | None) -> None:
-        """Do the job, unless this actor does already.
+    def __init__(self, folder: str, weights: str | None) -> None:
+        self._folder, self._weights = folder, weights
+        self._itself = ray.get_runtime_context().current_actor
+        threading.Thread(target=self._run, name="job").start()
 
-        Args:
-            folder: URI of the job's folder.
-            weights: URI of the network.
-        """
-        if self._started:
-            return
-        self._started = True
+    def _run(self) -> None:
         try:
-            done(folder, weights)
+            done(self._folder, self._weights)
         finally:
-            ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+            ray.kill(self._itself)
 
 
 def done(folder: str, weights: str | None) -> None:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-import ray.util.state
 from ray import serve
 
 from medsynth.distributed.session import session
 from medsynth.focus.model import FocusModel
-from serve.app import AppSettings, app
+from serve.app import app
 from serve.client import Client, ServiceError
 from tests.serve.local import encoded
 from tests.slides import network, on_glass, stained, write_tiff
@@ -44,7 +44,7 @@ class Service:
         serve.run(app(args), name="medsynth", route_prefix="/")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("serve")
     model = network()
@@ -125,8 +125,10 @@ def test_the_gate_stands_before_serves_ingress(service: Service, tile_bytes: byt
     assert (status, headers["x-request-id"]) == (200, "mine")
     status, headers, body = ask(service, "/v1/models", Authorization="Bearer wrong")
     assert (status, json.loads(body)["status"]) == (401, 401)
-    status, headers, body = ask(service, "/v1/focus/scores", bytes(40 << 20), Content_Type="image/png")
-    assert (status, headers["content-type"]) == (413, "application/problem+json")
+    with socket.create_connection(("127.0.0.1", int(service.address.rpartition(":")[2])), timeout=10) as raw:
+        request = f"POST /v1/focus/scores HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        raw.sendall(f"{request}Content-Type: image/png\r\nContent-Length: {40 << 20}\r\n\r\n".encode())
+        assert raw.recv(4096).startswith(b"HTTP/1.1 413"), "answered though no byte of the body was sent"
     assert ask(service, "/readyz")[0] == ask(service, "/healthz")[0] == 200
 
 
@@ -138,12 +140,15 @@ def test_answers_in_batches_do_not_depend_on_their_company(service: Service) -> 
         at_once = list(pool.map(lambda one: service.client(attempts=20).score(one, 0.25), pictures * 5))
     assert at_once == alone * 5
     end = time.monotonic() + 5
-    while "medsynth_batch_images_sum" not in (text := ask(service, "/metrics")[2].decode()):
-        assert time.monotonic() < end
+    while (found := figures(service)).get('medsynth_batch_images_sum{model="focus"}', 0) < 80:
+        assert time.monotonic() < end, "figures come each second"
         time.sleep(0.2)
-    found = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
-    images = found['medsynth_batch_images_sum{model="focus"}']
-    assert found['medsynth_batch_images_count{model="focus"}'] < images, "some were judged together"
+    assert found['medsynth_batch_images_count{model="focus"}'] < 60, "some were judged together"
+
+
+def figures(service: Service) -> dict[str, float]:
+    lines = ask(service, "/metrics")[2].decode().splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
 
 
 def test_overload_is_told_and_passes(service: Service, tile_bytes: bytes) -> None:
@@ -156,16 +161,15 @@ def test_overload_is_told_and_passes(service: Service, tile_bytes: bytes) -> Non
     assert service.client(attempts=1).score(tile_bytes, 0.25).radius_px in load.radii
 
 
-def pid_of(service: Service, deployment: str) -> int:
-    """Of the only replica."""
-    del service  # it runs
-    alive = [one for one in ray.util.state.list_actors(limit=1000) if one.state == "ALIVE"]
-    (found,) = [one.pid for one in alive if f"#{deployment}#" in (one.name or "")]
+def pid_of(deployment: str) -> int:
+    """Of the only replica, among this session's processes."""
+    title = f"ServeReplica:medsynth:{deployment}"
+    (found,) = [one.pid for one in psutil.Process().children(recursive=True) if title in " ".join(one.cmdline())]
     return int(found)
 
 
 def test_a_killed_replica_costs_no_wrong_answer(service: Service, tile_bytes: bytes) -> None:
-    pid = pid_of(service, "FocusScorer")
+    pid = pid_of("FocusScorer")
     with Load(service, tile_bytes, 4) as load:
         time.sleep(1)
         os.kill(pid, signal.SIGKILL)
@@ -178,34 +182,24 @@ def test_a_killed_replica_costs_no_wrong_answer(service: Service, tile_bytes: by
     assert {error.status for error in load.errors} <= {503, 504}
 
 
-def test_a_new_version_rolls_out_without_a_lost_request(service: Service, tile_bytes: bytes) -> None:
-    with Load(service, tile_bytes, 3) as load:
-        time.sleep(1)
-        service.deploy("b.safetensors")
-        time.sleep(1)
-    assert not load.errors, str(load.errors[0])
-    assert len(set(load.versions)) == 2
-    assert load.versions[0] == service.model.sha256
-    assert load.versions[-1] != service.model.sha256
-    service.deploy()
-
-
 def test_a_slide_outlives_the_replica_that_took_it(service: Service) -> None:
     path = write_tiff(service.folder / "slides" / "tall.tif", on_glass(5000, 700, (100, 50, 4800, 600)))
     client = service.client()
     job = client.start_slide(str(path))
     assert client.start_slide(str(path)) == job
     assert client.slide(job)["status"] == "running"
-    os.kill(pid_of(service, "Ingress"), signal.SIGKILL)
+    os.kill(pid_of("Ingress"), signal.SIGKILL)
     found: dict[str, Any] = {}
+    lost: list[int] = []
     end = time.monotonic() + 60
     while found.get("status", "running") == "running":
         assert time.monotonic() < end, found
         time.sleep(0.3)
         try:
             found = client.slide(job)
-        except ServiceError as error:
-            assert error.status in (0, 500, 503)
+        except ServiceError as error:  # those in flight when the ingress died
+            lost.append(error.status)
+    assert set(lost) <= {0, 500, 503}
     assert found["status"] == "scored", found
     assert found["focus"]["tissue_mm2"] > 0
     assert set(found["files"]) == {"overlay.png", "regions.geojson", "map.ome.tif"}
@@ -224,10 +218,17 @@ def test_slides_elsewhere_are_refused(service: Service, uri: str) -> None:
         service.client().start_slide(inside)
 
 
+def test_a_new_version_rolls_out_without_a_lost_request(service: Service, tile_bytes: bytes) -> None:
+    with Load(service, tile_bytes, 3) as load:
+        time.sleep(1)
+        service.deploy("b.safetensors")
+        time.sleep(1)
+    assert not load.errors, str(load.errors[0])
+    assert len(set(load.versions)) == 2
+    assert load.versions[0] == service.model.sha256
+    assert load.versions[-1] != service.model.sha256
+
+
 @pytest.fixture(scope="module")
 def tile_bytes() -> bytes:
     return encoded(stained(256, 256))
-
-
-def test_settings_have_defaults_that_hold() -> None:
-    assert AppSettings().slides is None
