@@ -70,6 +70,7 @@ class Reason(StrEnum):
     UNKNOWN_MPP = "unknown_mpp"
     NO_METADATA = "no_metadata"
     NO_TISSUE = "no_tissue"
+    NO_SKIN = "no_skin"
 
 
 class Rejected(MedsynthError):
