@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import ray
 from ray._private.authentication import authentication_token_setup  # nothing public does it; Ray is pinned
 from ray.data import DataContext
@@ -16,7 +17,7 @@ from ray.exceptions import AuthenticationError
 
 from medsynth.errors import UserError
 
-_ANSWER_SECONDS = 10
+_ANSWER_SECONDS, _EXIT_SECONDS = 10, 10
 _STORAGE_SETTINGS = ("AWS_", "GOOGLE_", "AZURE_")
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray tells a submitted job its own runtime environment."""
@@ -64,7 +65,17 @@ def session(workers: int | None = None) -> Iterator[None]:
         context.print_on_execution_start = False
         yield
     finally:
+        below = [] if address else _workers()
         ray.shutdown()
+        # A worker of Ray 2.60 may lock itself up on its way out, and would then stay for good.
+        for stuck in psutil.wait_procs(below, timeout=_EXIT_SECONDS)[1]:
+            stuck.kill()
+
+
+def _workers() -> list[psutil.Process]:
+    """The processes that this process's local cluster started."""
+    raylets = [child for child in psutil.Process().children() if child.name() == "raylet"]
+    return [worker for raylet in raylets for worker in raylet.children(recursive=True)]
 
 
 @contextmanager

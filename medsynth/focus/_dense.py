@@ -39,7 +39,7 @@ def logits(network: SmallNetwork, image: NDArray[np.uint8]) -> Tensor:
         grey = _halved(grey)
     spectra = torch.from_numpy(np.stack(found, axis=2)[None])
     rows = max(1, _CELLS // spectra.shape[2])
-    return torch.cat([network.judge(some) for some in spectra.split(rows, dim=1)], dim=2)
+    return torch.cat([network.judge(some) for some in torch.split(spectra, rows, dim=1)], dim=2)
 
 
 @compiled

@@ -1,9 +1,12 @@
 """One session: local by default, the named cluster where there is one, and never a hang."""
 
 import json
+import os
+import signal
 import time
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
@@ -20,7 +23,19 @@ def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None
         with session():  # inside another, it is the same one
             assert ray.cluster_resources()["CPU"] == 1
         assert ray.is_initialized()
+
+        @ray.remote
+        class Deaf:
+            def stop_itself(self) -> None:
+                os.kill(os.getpid(), signal.SIGSTOP)  # as deaf as one that has locked itself up
+
+        Deaf.remote().stop_itself.remote()
+        below = psutil.Process().children(recursive=True)
+        while not any(process.is_running() and process.status() == psutil.STATUS_STOPPED for process in below):
+            time.sleep(0.05)
+            below = psutil.Process().children(recursive=True)
     assert not ray.is_initialized()
+    assert not [process for process in below if process.is_running()]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
