@@ -84,6 +84,7 @@ def colours(page: Page) -> np.ndarray:
 
 
 def test_by_keyboard_alone(page: Page, address: str, picture: Path, test_output: Path) -> None:
+    page.on("filechooser", lambda _: None)  # from here on the browser tells of one: a listener set late can miss it
     page.goto(address)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"
