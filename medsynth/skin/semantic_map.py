@@ -267,7 +267,8 @@ class Geometry:
         x, y, wide, high = known[int(u[0] * len(known))]
         grown = float(f"{1.35 ** (2 * u[1] - 1):.6g}")
         stretched = float(f"{1.15 ** (2 * u[2] - 1):.6g}")
-        wide, high = wide * grown * stretched, high * grown / stretched
+        # Some skin must be left to be seen.
+        wide, high = min(0.94, wide * grown * stretched), min(0.94, high * grown / stretched)
         nw, nh = _pixels(wide, side), _pixels(high, side)
         left = min(max(round((x + 0.1 * (u[3] - 0.5)) * side - nw / 2), 0), side - nw)
         top = min(max(round((y + 0.1 * (u[4] - 0.5)) * side - nh / 2), 0), side - nh)

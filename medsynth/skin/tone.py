@@ -110,8 +110,8 @@ def _lab(xyz: NDArray[np.float64]) -> NDArray[np.float64]:
 def _xyz(lab: NDArray[np.float64]) -> NDArray[np.float64]:
     y = (lab[..., 0] + 16) / 116
     f = np.stack([y + lab[..., 1] / 500, y, y - lab[..., 2] / 200], axis=-1)
-    found: NDArray[np.float64] = _WHITE * np.where(f > _EDGE, f**3, 3 * _EDGE**2 * (f - 4 / 29))
-    return found
+    light = np.where(f > _EDGE, f**3, 3 * _EDGE**2 * (f - 4 / 29))
+    return np.asarray(light * _WHITE, dtype=np.float64)
 
 
 def ita(lab: ArrayLike) -> NDArray[np.float64]:
@@ -128,8 +128,8 @@ def ita(lab: ArrayLike) -> NDArray[np.float64]:
         arctan((L* - 50) / b*); with two arguments, so that it is defined for b* <= 0 too.
     """
     colours = np.asarray(lab, dtype=np.float64)
-    angles: NDArray[np.float64] = np.round(np.degrees(np.arctan2(colours[..., 0] - 50, colours[..., 2])), DIGITS)
-    return angles
+    angles = np.degrees(np.arctan2(colours[..., 0] - 50, colours[..., 2]))
+    return np.asarray(np.round(angles, DIGITS), dtype=np.float64)
 
 
 def fitzpatrick(angles: ArrayLike) -> NDArray[np.int64]:

@@ -1,0 +1,298 @@
+"""The networks that draw: the paper's U-Net, and one that modulates noise by the map's two regions.
+
+Nothing here keeps statistics of a batch, so a picture is the same in whatever company it is drawn.
+"""
+
+from typing import Literal, NamedTuple, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medsynth.spec import Settings
+
+_LOWEST = 8
+_EPSILON = 1e-5
+
+
+class GeneratorSettings(Settings):
+    """Which network, and how large."""
+
+    kind: Literal["unet", "plus"] = "plus"
+    size: int = Field(default=128, ge=16, le=1024)
+    """Side of a picture in pixels, a power of two."""
+    width: int = Field(default=16, ge=2, le=256)
+    """Channels at the full size; twice as many at each half of it, up to ``widest``."""
+    widest: int = Field(default=128, ge=2, le=2048)
+    latent: int = Field(default=32, ge=1, le=512)
+    """Numbers that choose a picture's look as a whole: light, hairiness, the lesion's form."""
+    embedding: int = Field(default=64, ge=4, le=1024)
+    """Numbers that condition, type, skin colour and look are brought to."""
+    dropout: bool = True
+    """In the U-Net's inner blocks, while it learns."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.size & (self.size - 1):
+            raise ValueError(f"size is {self.size}; take a power of two, such as 128 or 256")
+        return self
+
+    def channels(self, side: int) -> int:
+        """Channels where pictures have ``side`` pixels on a side."""
+        return min(self.widest, self.width * self.size // side)
+
+
+class Asked(NamedTuple):
+    """What pictures are asked for, N at a time."""
+
+    maps: Tensor
+    """(N, 3, S, S), -1 to 1."""
+    masks: Tensor
+    """(N, 1, S, S), 1 in the lesion's place, else 0."""
+    skin: Tensor
+    """(N, 3): the skin's colour, -1 to 1; a lesion may leave none of it in the map."""
+    conditions: Tensor
+    """(N,) int64."""
+    types: Tensor
+    """(N,) int64, 1 to 6; 0 where none is known."""
+
+
+class Chance(NamedTuple):
+    """What differs between two pictures of one map."""
+
+    look: Tensor
+    """(N, latent), standard normal."""
+    grain: tuple[Tensor, ...]
+    """(N, 1, s, s), standard normal, for each side from 8 to the full one."""
+
+
+def sides(size: int) -> tuple[int, ...]:
+    """Sides at which noise comes in, from the smallest."""
+    found = [min(_LOWEST, size)]
+    while found[-1] < size:
+        found.append(2 * found[-1])
+    return tuple(found)
+
+
+class UpConvolution(nn.Module):
+    """Nearest neighbours twice as large, then a 3×3 convolution, reckoned as one 4×4 transposed convolution.
+
+    Of the nine products that the 3×3 convolution makes at each place, several meet the same pixel: their weights
+    can be added first. The transposed convolution of the summed weights gives the same numbers with four products
+    in place of nine, and no checkerboard, since its weights are not free.
+
+    Source:
+        Odena, Dumoulin and Olah, "Deconvolution and checkerboard artifacts", Distill 2016, for resize and convolution.
+    """
+
+    def __init__(self, into: int, out: int) -> None:
+        super().__init__()
+        plain = nn.Conv2d(into, out, 3)
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) to (N, out, 2 h, 2 w)."""
+        return functional.conv_transpose2d(x, summed(self.weight), self.bias, stride=2, padding=1)
+
+
+def summed(weight: Tensor) -> Tensor:
+    """The 4×4 transposed kernel of nearest ×2 and a 3×3 convolution.
+
+    Args:
+        weight: (out, in, 3, 3).
+
+    Returns:
+        (in, out, 4, 4).
+    """
+    # An even pixel sees its left neighbour and twice itself; an odd one itself twice, and its right neighbour.
+    first, middle, last = weight.unbind(2)
+    rows = torch.stack([last, middle + last, first + middle, first], dim=2)
+    first, middle, last = rows.unbind(3)
+    return torch.stack([last, middle + last, first + middle, first], dim=3).transpose(0, 1)
+
+
+class UNet(nn.Module):
+    """The paper's generator: map to picture, with skip connections; one map gives one picture.
+
+    Source:
+        Ghorbani et al., "DermGAN", ML4H 2019: pix2pix's U-Net with each transposed convolution replaced by
+        resize and convolution. Widths, dropout and the innermost side follow Isola et al. 2017; instances are
+        normalised in place of batches.
+    """
+
+    def __init__(self, settings: GeneratorSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        depth = settings.size.bit_length() - 1
+        widths = [min(settings.width * 2**level, settings.width * 8) for level in range(depth)]
+        self.down = nn.ModuleList(
+            nn.Conv2d(3 if level == 0 else widths[level - 1], widths[level], 4, stride=2, padding=1)
+            for level in range(depth)
+        )
+        self.up = nn.ModuleList(
+            UpConvolution(widths[level] * (1 if level == depth - 1 else 2), 3 if level == 0 else widths[level - 1])
+            for level in range(depth)
+        )
+
+    def forward(self, asked: Asked, chance: Chance | None = None) -> Tensor:
+        """Draw: (N, 3, S, S), -1 to 1. Chance is not asked, but while learning, for dropout."""
+        kept: list[Tensor] = []
+        x = asked.maps
+        last = len(self.down) - 1
+        for level, layer in enumerate(self.down):
+            x = layer(functional.leaky_relu(x, 0.2) if level else x)
+            if 0 < level < last:  # one pixel has no spread to divide by
+                x = functional.instance_norm(x, eps=_EPSILON)
+            kept.append(x)
+        for level in reversed(range(last + 1)):
+            x = self.up[level](functional.relu(x if level == last else torch.cat([x, kept[level]], dim=1)))
+            if level:
+                x = functional.instance_norm(x, eps=_EPSILON)
+                if self.settings.dropout and last - 3 <= level < last:
+                    x = functional.dropout(x, 0.5, self.training)
+        return torch.tanh(x)
+
+
+class PlusNetwork(nn.Module):
+    """Noise at several scales, shaped by what is asked of the skin and of the lesion.
+
+    There is little in a map to encode: two regions, a colour, a condition. So there is no encoder: from a
+    8×8 grid of noise upwards, every layer is normalised and then scaled and shifted by two sets of numbers, one
+    for the skin and one for the lesion, which follow from condition, type, skin colour and look. Every scale
+    adds noise of its own, pixel by pixel, so that pores and mottling never repeat. Where the lesion ends is not
+    the map's rectangle: a small head bends the ellipse inside of it by noise and condition. The answer is added to
+    the asked skin colour before the last curve.
+
+    Source:
+        Modulation by regions: Tan et al., "Efficient semantic image synthesis via class-adaptive normalization",
+        TPAMI 2021, a lean form of SPADE (Park et al., CVPR 2019). Noise by pixel and scale: Karras et al.,
+        "A style-based generator architecture", CVPR 2019. The bent ellipse is our own.
+    """
+
+    def __init__(self, settings: GeneratorSettings, conditions: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.sides = sides(settings.size)
+        size = settings.embedding
+        self.condition = nn.Embedding(conditions, size)
+        self.tone = nn.Embedding(7, size)
+        self.colour = nn.Linear(3, size)
+        self.look = nn.Linear(settings.latent, size)
+        self.mix = nn.Linear(size, size)
+        bent = 16
+        self.bend_by = nn.Linear(size, bent)
+        self.bend_in = nn.Conv2d(2 + 3, bent, 3, padding=1)
+        self.bend_out = nn.Conv2d(bent, 1, 3, padding=1)
+        start = settings.channels(self.sides[0])
+        self.start = nn.Conv2d(settings.latent // 4 + 3, start, 1)
+        self.start_by = nn.Linear(size, start)
+        self.ups = nn.ModuleList()
+        self.convolutions = nn.ModuleList()
+        self.styles = nn.ModuleList()
+        for place, side in enumerate(self.sides):
+            out = settings.channels(side)
+            if place:
+                self.ups.append(UpConvolution(settings.channels(self.sides[place - 1]), out))
+            if side < settings.size:
+                self.convolutions.append(nn.Conv2d(out, out, 3, padding=1))
+            # Scale, shift and noise for the skin, and what the lesion changes of them, for each layer.
+            self.styles.append(nn.Linear(size, (12 if side < settings.size else 6) * out))
+        self.last = nn.Conv2d(settings.channels(settings.size), 3, 3, padding=1)
+        with torch.no_grad():
+            self.bend_out.weight.mul_(0.3)
+            self.last.weight.mul_(0.3)
+            for style in self.styles:
+                style.weight.mul_(0.5)  # type: ignore[operator]
+
+    def forward(self, asked: Asked, chance: Chance | None = None) -> Tensor:
+        """Draw: (N, 3, S, S), -1 to 1."""
+        if chance is None:
+            raise ValueError("this network draws from noise; give chance")
+        skin = asked.skin
+        summed_up = self.condition(asked.conditions) + self.tone(asked.types) + self.colour(skin)
+        style = functional.leaky_relu(self.mix(functional.leaky_relu(summed_up + self.look(chance.look), 0.2)), 0.2)
+        ellipse = inside(asked.masks)
+        region = self.region(asked.masks, ellipse, chance, style)
+        x = self.begin(asked, ellipse, chance, style)
+        for place, side in enumerate(self.sides):
+            here = functional.interpolate(region, size=(side, side), mode="bilinear", align_corners=False)
+            numbers = self.styles[place](style).reshape(len(x), -1, 6, self.settings.channels(side), 1, 1)
+            if place:
+                x = self.ups[place - 1](x)
+            x = _modulated(x, numbers[:, 0], here, chance.grain[place])
+            if side < self.settings.size:  # at the full size, a layer costs as much as at all others together
+                x = self.convolutions[place](x)
+                # Turned, so that the second noise of a level is not the first.
+                x = _modulated(x, numbers[:, 1], here, chance.grain[place].flip(3).transpose(2, 3))
+        base = torch.atanh(skin.clamp(-0.98, 0.98))[:, :, None, None]
+        return torch.tanh(base + self.last(x))
+
+    def region(self, masks: Tensor, ellipse: Tensor, chance: Chance, style: Tensor) -> Tensor:
+        """How much of the lesion there is, place by place, at a quarter of the size: (N, 1, S / 4, S / 4)."""
+        side = max(self.sides[0], self.settings.size // 4)
+        grain = [
+            functional.interpolate(chance.grain[place], size=(side, side), mode="bilinear", align_corners=False)
+            for place in range(min(3, len(self.sides)))
+        ]
+        grain += [grain[-1]] * (3 - len(grain))
+        small = [_reduced(field, side) for field in (ellipse, masks)]
+        hidden = self.bend_in(torch.cat([*small, *grain], dim=1)) + self.bend_by(style)[:, :, None, None]
+        bent = self.bend_out(functional.leaky_relu(hidden, 0.2))
+        return torch.sigmoid(5 * small[0] + 3 * bent)
+
+    def begin(self, asked: Asked, ellipse: Tensor, chance: Chance, style: Tensor) -> Tensor:
+        """The lowest level, before its first layer."""
+        side = self.sides[0]
+        part = chance.look[:, : self.settings.latent // 4, None, None].expand(-1, -1, side, side)
+        small = [_reduced(field, side) for field in (ellipse, asked.masks)]
+        x = self.start(torch.cat([part, *small, chance.grain[0]], dim=1))
+        begun: Tensor = x + self.start_by(style)[:, :, None, None]
+        return begun
+
+
+def _reduced(field: Tensor, side: int) -> Tensor:
+    return functional.avg_pool2d(field, field.shape[2] // side)
+
+
+def _modulated(x: Tensor, numbers: Tensor, region: Tensor, grain: Tensor) -> Tensor:
+    scale, shift, noise, more_scale, more_shift, more_noise = numbers.unbind(1)
+    x = functional.instance_norm(x, eps=_EPSILON)
+    x = torch.addcmul(shift + more_shift * region, x, 1 + scale + more_scale * region)
+    x = torch.addcmul(x, grain, noise + more_noise * region)
+    return functional.leaky_relu(x, 0.2)
+
+
+def inside(masks: Tensor) -> Tensor:
+    """How far inside the ellipse in a mask's bounding box each pixel is.
+
+    Args:
+        masks: (N, 1, S, S), each with something in it.
+
+    Returns:
+        (N, 1, S, S): 1 in the centre, 0 on the ellipse, down to -1 well outside.
+    """
+    size = masks.shape[2]
+    places = torch.arange(size, device=masks.device, dtype=torch.float32) + 0.5
+    radii = []
+    for axis in (2, 3):
+        there = masks.amax(dim=5 - axis).squeeze(1) > 0
+        first = there.float().argmax(dim=1)
+        last = size - there.flip(1).float().argmax(dim=1)
+        centre, half = (first + last) / 2, (last - first).clamp(min=1) / 2
+        offset = (places - centre[:, None]) / half[:, None]
+        radii.append(offset[:, None, :, None] if axis == 2 else offset[:, None, None, :])
+    return (1 - (radii[0] ** 2 + radii[1] ** 2).sqrt()).clamp(min=-1)
+
+
+Generator = UNet | PlusNetwork
+
+
+def build(settings: GeneratorSettings, conditions: int) -> Generator:
+    """Make a generator with fresh weights from torch's own generator.
+
+    Args:
+        settings: which, and how large.
+        conditions: how many there are.
+    """
+    return UNet(settings) if settings.kind == "unet" else PlusNetwork(settings, conditions)

@@ -1,0 +1,151 @@
+"""What a generator is asked to make small; each a function of tensors, each weight a setting."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from medsynth.spec import Settings
+
+Kind = Literal["vanilla", "hinge"]
+
+
+class LossSettings(Settings):
+    """The weight of each term; 0 leaves it out."""
+
+    kind: Kind = "hinge"
+    adversarial: float = Field(default=1.0, ge=0)
+    min_patch: float = Field(default=0.2, ge=0)
+    """The worst patch counts once more."""
+    l1: float = Field(default=10.0, ge=0)
+    """Over the whole picture."""
+    lesion_l1: float = Field(default=5.0, ge=0)
+    """Inside the lesion's place."""
+    feature_matching: float = Field(default=2.0, ge=0)
+    pool: int = Field(default=4, ge=1, le=64)
+    """Side of the squares whose means the L1 terms compare, in pixels; 1 for pixels, as in the paper."""
+    texture: float = Field(default=5.0, ge=0)
+    """How strong the detail is at each scale and place."""
+    look: float = Field(default=0.02, ge=0)
+    """Divergence of the looks read from photos from those that are drawn."""
+
+
+def judged(scores: Sequence[Tensor], real: bool, kind: Kind) -> Tensor:
+    """The discriminator's loss on pictures that are real, or are not.
+
+    Args:
+        scores: (N, 1, h, w) of each judge.
+        real: what they are.
+        kind: vanilla, cross-entropy; or hinge.
+
+    Source:
+        Goodfellow et al. 2014; Lim and Ye, "Geometric GAN", 2017.
+    """
+    sign = -1.0 if real else 1.0
+    kinds = {"vanilla": functional.softplus, "hinge": lambda x: functional.relu(1 + x)}
+    return torch.stack([kinds[kind](sign * score).mean() for score in scores]).mean()
+
+
+def fooled(scores: Sequence[Tensor], kind: Kind) -> Tensor:
+    """The generator's loss: its pictures shall be taken for real; arguments as in :func:`judged`."""
+    return torch.stack([_missed(score, kind).mean() for score in scores]).mean()
+
+
+def min_patch(scores: Sequence[Tensor], kind: Kind) -> Tensor:
+    """The same of the worst patch of each picture alone.
+
+    Source:
+        DermGAN names the term; that it is :func:`fooled` of the lowest score is our reading.
+    """
+    return torch.stack([_missed(score.flatten(1).amin(dim=1), kind).mean() for score in scores]).mean()
+
+
+def _missed(scores: Tensor, kind: Kind) -> Tensor:
+    return functional.softplus(-scores) if kind == "vanilla" else -scores
+
+
+def l1(drawn: Tensor, photos: Tensor, pool: int) -> Tensor:
+    """Mean distance of pixels, or of the means of squares of ``pool`` pixels."""
+    return (_pooled(drawn, pool) - _pooled(photos, pool)).abs().mean()
+
+
+def lesion_l1(drawn: Tensor, photos: Tensor, masks: Tensor, pool: int) -> Tensor:
+    """The same inside the lesions' places, each picture's counting alike.
+
+    Args:
+        drawn: (N, 3, S, S).
+        photos: as ``drawn``.
+        masks: (N, 1, S, S).
+        pool: as in :func:`l1`.
+    """
+    weights = _pooled(masks, pool)
+    apart = (_pooled(drawn, pool) - _pooled(photos, pool)).abs().mean(dim=1, keepdim=True)
+    return ((apart * weights).sum(dim=(1, 2, 3)) / weights.sum(dim=(1, 2, 3)).clamp(min=1e-6)).mean()
+
+
+def feature_matching(drawn: Sequence[Tensor], photos: Sequence[Tensor]) -> Tensor:
+    """Mean distance of the discriminator's answers, layer by layer.
+
+    Source:
+        Wang et al. 2018, section 3.3.
+    """
+    apart = [(one - other.detach()).abs().mean() for one, other in zip(drawn, photos, strict=True)]
+    return torch.stack(apart).mean()
+
+
+def statistics_matching(drawn: Sequence[Tensor], photos: Sequence[Tensor]) -> Tensor:
+    """The same of each answer's mean over a picture alone: what is seen, wherever it is.
+
+    For a generator that draws from noise: which pore lies where is chance, and not to be matched.
+
+    Source:
+        Salimans et al., "Improved techniques for training GANs", NeurIPS 2016, section 3.1, picture by picture.
+    """
+    apart = [
+        (one.mean(dim=(2, 3)) - other.detach().mean(dim=(2, 3))).abs().mean()
+        for one, other in zip(drawn, photos, strict=True)
+    ]
+    return torch.stack(apart).mean()
+
+
+def texture(drawn: Tensor, photos: Tensor, levels: int = 3, cells: int = 4) -> Tensor:
+    """Distance of how strong the detail is, by scale and by place.
+
+    Args:
+        drawn: (N, 3, S, S).
+        photos: as ``drawn``.
+        levels: of a Laplacian pyramid.
+        cells: places a side over which a band's size is averaged.
+
+    Source:
+        Heeger and Bergen, "Pyramid-based texture analysis/synthesis", SIGGRAPH 1995: the size of each band, of
+        all its statistics the first.
+    """
+    total = drawn.new_zeros(())
+    for _ in range(levels):
+        sizes = []
+        halves = []
+        for image in (drawn, photos):
+            half = functional.avg_pool2d(image, 2)
+            band = image - functional.interpolate(half, scale_factor=2.0, mode="nearest")
+            sizes.append(functional.adaptive_avg_pool2d(band.abs(), cells))
+            halves.append(half)
+        total = total + (sizes[0] - sizes[1]).abs().mean()
+        drawn, photos = halves
+    return total / levels
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Of normal distributions from the standard one, nats a picture.
+
+    Source:
+        Kingma and Welling 2014, appendix B.
+    """
+    return (0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)).sum(dim=1).mean()
+
+
+def _pooled(image: Tensor, pool: int) -> Tensor:
+    return functional.avg_pool2d(image, pool) if pool > 1 else image

@@ -1,0 +1,264 @@
+"""A trained skin generator: loading and saving it, and drawing with it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from medsynth import seeds, spec, storage
+from medsynth.errors import NotFoundError, UserError
+from medsynth.skin import generator, semantic_map, tone
+from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings
+from medsynth.skin.semantic_map import Geometry, MapError, Region
+
+DEFAULT_URI = "package://medsynth/weights/skin.safetensors"
+
+MICRO_BATCH = 8
+"""Pictures drawn at a time, always: fewer are filled up, since another shape may be added up in another order."""
+
+_FORMAT = "medsynth.skin/1"
+
+
+class ModelError(UserError):
+    """A file is not a skin model, or cannot be had."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture that is asked for."""
+
+    condition: str
+    fitzpatrick: int | None = None
+    """Type, 1 to 6. With no ``skin``, the colour is drawn from the type's bin of angles; with neither, from all."""
+    skin: tuple[int, int, int] | None = None
+    """The skin's colour, sRGB."""
+    region: Region | None = None
+    """The lesion's box or mask; without one, a box like those of the training set."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One picture, and what it was drawn from."""
+
+    image: NDArray[np.uint8]
+    """(S, S, 3) sRGB."""
+    map: NDArray[np.uint8]
+    """(S, S, 3) sRGB."""
+    skin: tuple[int, int, int]
+    """The colour asked for, sRGB."""
+    region: Region
+
+
+class SkinModel:
+    """A generator with what it needs to be used.
+
+    Args:
+        network: the generator, trained.
+        conditions: the names of its conditions, in its order.
+        geometry: where the lesions of each lie.
+        about: what else is known of it, kept as JSON beside the weights: data, settings, figures.
+        sha256: of the file that it came from, if it came from one.
+    """
+
+    def __init__(
+        self,
+        network: Generator,
+        conditions: Sequence[str],
+        geometry: Geometry,
+        about: Mapping[str, Any],
+        sha256: str | None = None,
+    ) -> None:
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.conditions = tuple(conditions)
+        self.geometry = geometry
+        self.about = dict(about)
+        self._sha256 = sha256
+
+    @classmethod
+    def load(cls, uri: str | None = None) -> "SkinModel":
+        """Read a model.
+
+        Args:
+            uri: a safetensors file; the shipped one by default.
+
+        Raises:
+            ModelError: there is none, or it is not a skin model.
+            StorageError: it cannot be read.
+        """
+        where = uri or DEFAULT_URI
+        try:
+            data = storage.read(where)
+        except NotFoundError as error:
+            raise ModelError(f"{where}: no such file; name the weights of a skin generator") from error
+        return cls.from_bytes(data, where)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> "SkinModel":
+        """Read a model from the bytes of its file.
+
+        Args:
+            data: the safetensors file.
+            where: its name, for messages.
+
+        Raises:
+            ModelError: it is not a skin model, or its weights fit no network of its settings.
+        """
+        try:
+            weights = safetensors.torch.load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+            described = json.loads(header.get("medsynth", "{}"))
+        except (safetensors.SafetensorError, ValueError) as error:
+            raise ModelError(f"{where}: not a safetensors file; name the weights of a skin generator") from error
+        if described.get("format") != _FORMAT:
+            raise ModelError(f"{where}: no skin model of this version; name the weights of a skin generator")
+        try:
+            settings = spec.parse(GeneratorSettings, described["generator"], where)
+            conditions = tuple(described["conditions"])
+            network = generator.build(settings, len(conditions))
+            network.load_state_dict({name: value.float() for name, value in weights.items()})
+            geometry = Geometry(
+                {name: tuple((x, y, w, h) for x, y, w, h in boxes) for name, boxes in described["geometry"].items()}
+            )
+            return cls(network, conditions, geometry, described["about"], hashlib.sha256(data).hexdigest())
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{where}: the weights do not fit the settings beside them; train it anew") from error
+
+    def to_bytes(self) -> bytes:
+        """The model as a safetensors file with weights of 16 bits, the same bytes for the same model."""
+        described = {
+            "format": _FORMAT,
+            "generator": self.network.settings.model_dump(mode="json"),
+            "conditions": self.conditions,
+            "geometry": self.geometry.boxes,
+            "about": self.about,
+        }
+        weights = {
+            name: value.detach().cpu().to(torch.float16).contiguous()
+            for name, value in self.network.state_dict().items()
+        }
+        return safetensors.torch.save(weights, {"medsynth": json.dumps(described, sort_keys=True)})
+
+    def save(self, uri: str) -> None:
+        """Write the model, over whatever is there.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        storage.put(uri, self.to_bytes())
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the model's file."""
+        if self._sha256 is None:
+            self._sha256 = hashlib.sha256(self.to_bytes()).hexdigest()
+        return self._sha256
+
+    @property
+    def size(self) -> int:
+        """Side of its pictures in pixels."""
+        size: int = self.network.settings.size
+        return size
+
+    def draw(self, requests: Sequence[Request], seeds_of: Sequence[int]) -> list[Drawn]:
+        """Draw pictures.
+
+        Args:
+            requests: what is asked for.
+            seeds_of: a seed for each (:func:`medsynth.seeds.sample_seed`); a picture follows from its request
+                and its seed alone, whatever is drawn beside it.
+
+        Returns:
+            A picture for each request, in order.
+
+        Raises:
+            MapError: an unknown condition or type, or a box or mask that does not fit the picture.
+        """
+        planned = [self._planned(request, seed) for request, seed in zip(requests, seeds_of, strict=True)]
+        pictures: list[NDArray[np.uint8]] = []
+        for first in range(0, len(planned), MICRO_BATCH):
+            rows = list(range(first, min(first + MICRO_BATCH, len(planned))))
+            filled = rows + [rows[-1]] * (MICRO_BATCH - len(rows))
+            drawn = self._micro_batch(
+                [planned[row] for row in filled], [requests[row] for row in filled], [seeds_of[row] for row in filled]
+            )
+            pictures += list(drawn[: len(rows)])
+        return [Drawn(image, *plan) for image, plan in zip(pictures, planned, strict=True)]
+
+    def _planned(self, request: Request, seed: int) -> tuple[NDArray[np.uint8], tuple[int, int, int], Region]:
+        colour = semantic_map.colour_of(request.condition, self.conditions)
+        if request.fitzpatrick is not None and request.fitzpatrick not in range(1, 7):
+            raise MapError(f"fitzpatrick is {request.fitzpatrick}; ask for a type from 1 to 6")
+        region = request.region
+        if region is None:
+            region = self.geometry.sample(request.condition, self.size, seed)
+        skin = request.skin or _skin(request.fitzpatrick, seed)
+        if not all(0 <= value <= 255 for value in skin):
+            raise MapError(f"the skin colour {skin} is not sRGB; give three numbers from 0 to 255")
+        return semantic_map.draw((self.size, self.size), skin, region, colour), skin, region
+
+    def _micro_batch(
+        self,
+        planned: Sequence[tuple[NDArray[np.uint8], tuple[int, int, int], Region]],
+        requests: Sequence[Request],
+        seeds_of: Sequence[int],
+    ) -> NDArray[np.uint8]:
+        device = next(self.network.parameters()).device
+        shape = (self.size, self.size)
+        maps = np.stack([drawn for drawn, _, _ in planned])
+        masks = np.stack([semantic_map.mask(shape, region) for _, _, region in planned])
+        types = [_type(request, skin) for request, (_, skin, _) in zip(requests, planned, strict=True)]
+        asked = Asked(
+            (torch.from_numpy(maps).permute(0, 3, 1, 2).float() / 127.5 - 1).to(device),
+            torch.from_numpy(masks)[:, None].float().to(device),
+            (torch.tensor([skin for _, skin, _ in planned]).float() / 127.5 - 1).to(device),
+            torch.tensor([self.conditions.index(request.condition) for request in requests]).to(device),
+            torch.tensor(types).to(device),
+        )
+        with torch.inference_mode():
+            drawn = self.network(asked, chance(self.network.settings, seeds_of, device))
+            codes = ((drawn.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        found: NDArray[np.uint8] = codes.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return found
+
+
+def chance(settings: GeneratorSettings, seeds_of: Sequence[int], device: torch.device) -> Chance:
+    """The noise of pictures, each from its own seed alone.
+
+    Args:
+        settings: of the generator.
+        seeds_of: a seed for each picture.
+        device: where the noise shall lie.
+    """
+
+    def normal(purpose: str, *shape: int) -> torch.Tensor:
+        rows = [
+            np.random.Generator(np.random.Philox(key=seeds.digest64(seed, purpose))).standard_normal(shape, np.float32)
+            for seed in seeds_of
+        ]
+        return torch.from_numpy(np.stack(rows)).to(device)
+
+    grain = tuple(normal(f"grain {side}", 1, side, side) for side in generator.sides(settings.size))
+    return Chance(normal("look", settings.latent), grain)
+
+
+def _skin(kind: int | None, seed: int) -> tuple[int, int, int]:
+    low, high = tone.angles_of(kind) if kind else tone.RANGE
+    u = seeds.uniforms(seed, "skin colour", 3).tolist()
+    # A little inside of the bin, so that rounding to 8 bits does not leave it.
+    angle = low + (high - low) * (0.08 + 0.84 * u[0])
+    lab = tone.skin_of(angle, redness=4 * (u[1] - 0.5), yellowness=0.2 * (u[2] - 0.5))
+    red, green, blue = tone.to_rgb(lab).tolist()
+    return red, green, blue
+
+
+def _type(request: Request, skin: tuple[int, int, int]) -> int:
+    if request.fitzpatrick is not None:
+        return request.fitzpatrick
+    return int(tone.fitzpatrick(tone.ita(tone.to_lab(skin))))

@@ -1,0 +1,217 @@
+"""Training pairs: a photo cut out, turned and given another tone, and its map, as a function of its number.
+
+Sample i of a run depends on (photos, settings, run seed, i) alone. No torch here, which would take every
+process that makes samples seconds to load, and no Ray.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from medsynth import images, seeds, storage
+from medsynth.errors import Rejected, TrainingError
+from medsynth.skin import semantic_map, tone
+from medsynth.skin.pairs import Pairs, Photo
+from medsynth.skin.semantic_map import Box, MapError
+from medsynth.spec import Range, Settings
+
+HELD_OUT_BATCH = 16
+
+
+class SampleSettings(Settings):
+    """How training pairs are made."""
+
+    size: int = Field(default=128, ge=16, le=1024)
+    """Pixels on a side."""
+    zoom: Range = Range(low=0.6, high=1.0)
+    """Side of what is cut out, as a share of the photo's shorter side; more where the lesion needs it."""
+    retoned: float = Field(default=0.8, ge=0, le=1)
+    """Share of samples that are given another tone, their angle drawn evenly from ``angle``."""
+    angle: Range = Range(low=-58, high=66)
+    """Degrees of individual typology angle."""
+    balance: float = Field(default=0.5, ge=0, le=1)
+    """0: conditions as often as the photos show them; 1: all equally often; between: between."""
+
+    def plain(self) -> "SampleSettings":
+        """The same without what only training needs: the middle of each photo, in its own tone."""
+        return self.model_copy(update={"retoned": 0.0, "zoom": Range(low=1, high=1), "balance": 0.0})
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A photo's pixels and its skin's colour."""
+
+    pixels: NDArray[np.uint8]
+    """(H, W, 3), reduced to about twice the size of a sample."""
+    box: Box
+    skin: tuple[float, float, float]
+    """CIELAB."""
+    width: int
+    """Before it was reduced."""
+    height: int
+
+
+def load(photo: Photo, size: int) -> Loaded:
+    """Read a photo.
+
+    Args:
+        photo: which.
+        size: of the samples to be made of it.
+
+    Raises:
+        TrainingError: it cannot be read, its box lies outside it, or it shows no skin.
+    """
+    try:
+        pixels = images.decode(storage.read(photo.uri))
+        height, width = pixels.shape[:2]
+        photo.box.check(width, height, photo.uri)
+        colour = semantic_map.skin_colour(pixels, photo.box)
+    except (Rejected, MapError) as error:
+        raise TrainingError(f"{photo.uri}: {error}; mend the photo, or leave it out of the table") from error
+    shrink = min(1.0, 2 * size / min(width, height))
+    if shrink < 1:
+        reduced = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        pixels = np.asarray(Image.fromarray(pixels).resize(reduced, Image.Resampling.BOX))
+    across, down = pixels.shape[1] / width, pixels.shape[0] / height
+    corners = (photo.box.x0 * across, photo.box.y0 * down, photo.box.x1 * across, photo.box.y1 * down)
+    x0, y0, x1, y1 = (round(corner) for corner in corners)
+    box = Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
+    return Loaded(pixels, box, (float(colour[0]), float(colour[1]), float(colour[2])), width, height)
+
+
+@functools.lru_cache(maxsize=4096)
+def _loaded(photo: Photo, size: int) -> Loaded:
+    return load(photo, size)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Every batch of a run by its number; small, and picklable."""
+
+    training: Pairs
+    validation: Pairs
+    conditions: tuple[str, ...]
+    settings: SampleSettings
+    seed: int
+    size: int
+    """Samples of a step, over all workers."""
+
+    def batch(self, step: int, rank: int, workers: int) -> dict[str, NDArray[Any]]:
+        """One worker's share of one step.
+
+        Args:
+            step: its number, from 0; its samples are those from ``step * size`` on.
+            rank: the worker.
+            workers: how many share the step equally.
+
+        Returns:
+            ``photos`` and ``maps``, uint8 (N, S, S, 3); ``masks`` uint8 (N, S, S), 1 in the lesion's box;
+            ``skins`` uint8 (N, 3), sRGB;
+            ``conditions`` int64 (N,), their places in the list; ``types`` int64 (N,), 1 to 6 or 0 for unknown.
+
+        Raises:
+            TrainingError: a photo cannot be used.
+        """
+        share = self.size // workers
+        first = step * self.size + rank * share
+        return _stacked([self._drawn(index) for index in range(first, first + share)])
+
+    def held_out(self, number: int) -> dict[str, NDArray[Any]]:
+        """One batch to validate on: held-out photos as they are.
+
+        Args:
+            number: of the batch, from 0.
+
+        Returns:
+            As :meth:`batch`.
+        """
+        photos = self.validation.photos[number * HELD_OUT_BATCH : (number + 1) * HELD_OUT_BATCH]
+        plain, seed = self.settings.plain(), seeds.digest64(self.seed, "held out") >> 1
+        return _stacked([make_sample(photo, plain, self.conditions, seed) for photo in photos])
+
+    def _drawn(self, index: int) -> dict[str, NDArray[Any]]:
+        own = seeds.sample_seed(self.seed, index)
+        u = float(seeds.uniforms(own, "photo", 1)[0])
+        through = _chances(self.training, self.settings.balance)
+        photo = self.training.photos[int(np.searchsorted(through, u * through[-1], side="right"))]
+        return make_sample(photo, self.settings, self.conditions, own)
+
+
+@functools.lru_cache(maxsize=8)
+def _chances(pairs: Pairs, balance: float) -> NDArray[np.float64]:
+    names = [photo.condition for photo in pairs.photos]
+    weights = np.array([1 - balance + balance * len(names) / len(set(names)) / names.count(name) for name in names])
+    # Rounded, so that every machine draws the same photo.
+    return np.cumsum(np.rint(weights * 1e6))
+
+
+def _stacked(samples: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def make_sample(
+    photo: Photo, settings: SampleSettings, conditions: tuple[str, ...], own: int
+) -> dict[str, NDArray[Any]]:
+    """Make one pair; see :meth:`Feed.batch`.
+
+    Args:
+        photo: of what.
+        settings: how.
+        conditions: all that are known, in order.
+        own: the sample's seed.
+    """
+    loaded = _loaded(photo, settings.size)
+    u = seeds.uniforms(own, "skin sample", 10).tolist()
+    height, width = loaded.pixels.shape[:2]
+    box, size = loaded.box, settings.size
+    side = settings.zoom.at(u[0]) * min(width, height)
+    side = min(min(width, height), max(side, 1.05 * max(box.x1 - box.x0, box.y1 - box.y0)))
+    left = _start(side, width, box.x0, box.x1, u[1])
+    top = _start(side, height, box.y0, box.y1, u[2])
+    cut = Image.fromarray(loaded.pixels).resize(
+        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+    )
+    image = np.asarray(cut)
+    corners = ((c - start) / side * size for c, start in zip(_corners(box), (left, top, left, top), strict=True))
+    x0, y0, x1, y1 = (min(max(round(c), 0), size) for c in corners)
+    x0, y0 = min(x0, size - 1), min(y0, size - 1)
+    mask = np.zeros((size, size), dtype=np.uint8)
+    mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = 1
+    kind, skin = photo.fitzpatrick or 0, np.array(loaded.skin)
+    if u[3] < settings.retoned:
+        wanted = tone.skin_of(settings.angle.at(u[4]), redness=6 * (u[5] - 0.5), yellowness=0.4 * (u[6] - 0.5))
+        image, skin = tone.retone(image, skin.tolist(), wanted.tolist()), wanted
+        kind = int(tone.fitzpatrick(tone.ita(wanted)))
+    code = semantic_map.colour_of(photo.condition, conditions)
+    drawn = semantic_map.draw((size, size), tone.to_rgb(skin).tolist(), mask > 0, code)
+    way = int(u[7] * 8)
+    return {
+        "photos": _turned(image, way),
+        "maps": _turned(drawn, way),
+        "masks": _turned(mask, way),
+        "skins": tone.to_rgb(skin),
+        "conditions": np.array(conditions.index(photo.condition), dtype=np.int64),
+        "types": np.array(kind, dtype=np.int64),
+    }
+
+
+def _corners(box: Box) -> tuple[int, int, int, int]:
+    return box.x0, box.y0, box.x1, box.y1
+
+
+def _start(side: float, length: int, low: int, high: int, u: float) -> float:
+    # Where a window may begin so that it holds the box, or as much of it as it can.
+    first, last = max(0.0, min(high - side, length - side)), min(float(low), length - side)
+    if first > last:
+        first = last = min(max((low + high - side) / 2, 0.0), length - side)
+    return first + u * (last - first)
+
+
+def _turned(image: NDArray[np.uint8], way: int) -> NDArray[np.uint8]:
+    image = np.rot90(image, way % 4)
+    return np.ascontiguousarray(image[:, ::-1] if way >= 4 else image)

@@ -1,0 +1,296 @@
+"""How the skin generator learns: one class that takes batches, and nothing of where they come from.
+
+All that is drawn at random in a step comes from a generator keyed by (seed, step, worker), so the state is the
+weights, their average, the optimizers' moments, how strongly judged pictures are disturbed, and the number of steps.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from medsynth.seeds import digest64
+from medsynth.skin import generator, losses
+from medsynth.skin.discriminator import Discriminators, DiscriminatorSettings, LookEncoder
+from medsynth.skin.generator import Asked, Chance, GeneratorSettings
+from medsynth.skin.losses import LossSettings
+from medsynth.spec import Settings
+
+Batch = Mapping[str, NDArray[Any]]
+"""As :meth:`medsynth.skin.samples.Feed.batch` gives it."""
+
+
+class LearningSettings(Settings):
+    """How the networks learn, whatever from."""
+
+    generator: GeneratorSettings = GeneratorSettings()
+    discriminator: DiscriminatorSettings = DiscriminatorSettings()
+    losses: LossSettings = LossSettings()
+    steps: int = Field(default=6000, ge=1, le=10**8)
+    batch: int = Field(default=16, ge=1, le=65536)
+    """Samples of one step, over all workers."""
+    learning_rate: float = Field(default=5e-4, gt=0, le=1)
+    judging_rate: float = Field(default=5e-4, gt=0, le=1)
+    """Of the discriminator."""
+    momentum: float = Field(default=0.5, ge=0, lt=1)
+    """Adam's first decay; the second is 0.99."""
+    constant: float = Field(default=0.5, ge=0, le=1)
+    """Share of the steps before the learning rates begin to fall to nothing."""
+    ema: float = Field(default=0.998, ge=0, lt=1)
+    """Decay of the running average of the weights, which is what is kept; less in the first steps."""
+    augmented: float = Field(default=0.6, ge=0, lt=1)
+    """How often real pictures may be told for real before the judged ones are disturbed more; 0 for never."""
+    augmented_images: int = Field(default=20000, ge=1)
+    """Pictures over which the disturbance goes from never to always, at the fastest."""
+
+
+class Trainer:
+    """The networks in training.
+
+    Args:
+        settings: how they learn.
+        conditions: how many there are.
+        device: where they learn; on a GPU in bf16.
+        seed: of the first weights and of all chance.
+        average: called with tensors of each step, to replace them by their means over all workers.
+        rank: of this worker; each draws other noise.
+    """
+
+    def __init__(
+        self,
+        settings: LearningSettings,
+        conditions: int,
+        device: torch.device,
+        seed: int,
+        average: Callable[[Sequence[Tensor]], None] = lambda _: None,
+        rank: int = 0,
+    ) -> None:
+        self._settings, self._device, self._seed = settings, device, seed
+        self._average, self._rank = average, rank
+        own = settings.generator
+        if device.type == "cuda":
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.benchmark = False
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(digest64(seed, "weights") >> 1)
+            self.module = generator.build(own, conditions)
+            self.averaged = generator.build(own, conditions)
+            self.judge = Discriminators(settings.discriminator, conditions)
+            self.encoder = LookEncoder(own.width, own.latent, own.size) if own.kind == "plus" else None
+        self.averaged.load_state_dict(self.module.state_dict())
+        self._modules: dict[str, nn.Module] = {
+            "weights": self.module, "average": self.averaged, "judge": self.judge,
+        } | ({"encoder": self.encoder} if self.encoder else {})  # fmt: skip
+        for module in self._modules.values():
+            module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged.requires_grad_(False).eval()
+        drawing = {f"weights.{name}": value for name, value in self.module.named_parameters()}
+        if self.encoder:
+            drawing |= {f"encoder.{name}": value for name, value in self.encoder.named_parameters()}
+        self._learning = {
+            "draw": drawing,
+            "judge": {f"judge.{name}": value for name, value in self.judge.named_parameters()},
+        }
+        betas = (settings.momentum, 0.99)
+        self._optimizers = {
+            name: torch.optim.Adam(list(parameters.values()), lr=0.0, betas=betas)
+            for name, parameters in self._learning.items()
+        }
+        self.disturbed = torch.zeros((), device=device)
+        self.steps = 0
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Learn from a batch.
+
+        Args:
+            batch: this worker's share of the step.
+
+        Returns:
+            The losses before the step by name, scalars on the device.
+        """
+        photos, asked = self._given(batch)
+        for name, rate in self.rates().items():
+            self._optimizers["draw" if name == "learning_rate" else "judge"].param_groups[0]["lr"] = rate
+        with self._chance():
+            told = self._learn(photos, asked)
+        self.steps += 1
+        decay = min(self._settings.ema, self.steps / (self.steps + 9))  # else a short run keeps its first weights
+        with torch.no_grad():
+            for mean, parameter in zip(self.averaged.parameters(), self.module.parameters(), strict=True):
+                mean.lerp_(parameter, 1 - decay)
+        return told
+
+    def _learn(self, photos: Tensor, asked: Asked) -> dict[str, Tensor]:
+        own = self._settings.losses
+        with self._precision():
+            chance, spread = self._looks(photos, asked)
+            drawn = self.module(asked, chance).float()
+        disturb = _disturbance(len(photos), self.disturbed)
+        seen = Asked(disturb(asked.maps), disturb(asked.masks), asked.skin, asked.conditions, asked.types)
+        real, fake = disturb(photos), disturb(drawn)
+        with self._precision():
+            real_scores, real_features = self.judge(real, seen)
+            fake_scores, _ = self.judge(fake.detach(), seen)
+        judged = losses.judged(real_scores, True, own.kind) + losses.judged(fake_scores, False, own.kind)
+        self._descend("judge", 0.5 * judged)
+        self._follow(real_scores)
+        self.judge.requires_grad_(False)
+        with self._precision():
+            scores, features = self.judge(fake, seen)
+        self.judge.requires_grad_(True)
+        terms = self._terms(drawn, photos, asked.masks, scores, (features, real_features), spread)
+        self._descend("draw", torch.stack(list(terms.values())).sum())
+        return {"judge": judged.detach(), **{name: term.detach() for name, term in terms.items()}}
+
+    def _looks(self, photos: Tensor, asked: Asked) -> tuple[Chance | None, tuple[Tensor, Tensor] | None]:
+        # Of every other photo the look is read, and its picture is held against it pixel by pixel; the others'
+        # are drawn as they will be once it is learnt.
+        if self.encoder is None:
+            return None, None
+        own = self._settings.generator
+        count = (len(photos) + 1) // 2
+        mean, spread = (value.float() for value in self.encoder(photos[:count], asked.masks[:count]))
+        look = torch.randn(len(photos), own.latent, device=self._device)
+        read = mean + (0.5 * spread).exp() * look[:count]
+        grain = tuple(
+            torch.randn(len(photos), 1, side, side, device=self._device) for side in generator.sides(own.size)
+        )
+        return Chance(torch.cat([read, look[count:]]), grain), (mean, spread)
+
+    def _terms(
+        self,
+        drawn: Tensor,
+        photos: Tensor,
+        masks: Tensor,
+        scores: Sequence[Tensor],
+        features: tuple[Sequence[Tensor], Sequence[Tensor]],
+        spread: tuple[Tensor, Tensor] | None,
+    ) -> dict[str, Tensor]:
+        own = self._settings.losses
+        known = len(photos) if spread is None else len(spread[0])
+        match = losses.feature_matching if spread is None else losses.statistics_matching
+        kept: dict[str, tuple[float, Callable[[], Tensor]]] = {
+            "adversarial": (own.adversarial, lambda: losses.fooled(scores, own.kind)),
+            "min_patch": (own.min_patch, lambda: losses.min_patch(scores, own.kind)),
+            "l1": (own.l1, lambda: losses.l1(drawn[:known], photos[:known], own.pool)),
+            "lesion_l1": (
+                own.lesion_l1,
+                lambda: losses.lesion_l1(drawn[:known], photos[:known], masks[:known], own.pool),
+            ),
+            "features": (own.feature_matching, lambda: match(*features)),
+            "texture": (own.texture, lambda: losses.texture(drawn, photos)),
+        }
+        if spread is not None:
+            kept["look"] = (own.look, lambda: losses.divergence(*spread))
+        return {name: weight * term() for name, (weight, term) in kept.items() if weight}
+
+    def _descend(self, name: str, loss: Tensor) -> None:
+        optimizer = self._optimizers[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = self._learning[name].values()
+        self._average([parameter.grad for parameter in parameters if parameter.grad is not None])
+        optimizer.step()
+
+    def _follow(self, scores: Sequence[Tensor]) -> None:
+        # Karras et al., "Training GANs with limited data", NeurIPS 2020, section 3.1.
+        if not self._settings.augmented:
+            return
+        sure = torch.stack([score.detach().float().sign().mean() for score in scores]).mean()
+        self._average([sure])
+        pace = self._settings.batch / self._settings.augmented_images
+        self.disturbed = (self.disturbed + pace * (sure - self._settings.augmented).sign()).clamp(0, 0.9)
+
+    def rates(self) -> dict[str, float]:
+        """The learning rates of the next step."""
+        own = self._settings
+        constant = own.constant * own.steps
+        left = 1.0 if self.steps < constant else max(0.0, (own.steps - self.steps) / max(1.0, own.steps - constant))
+        return {"learning_rate": own.learning_rate * left, "judging_rate": own.judging_rate * left}
+
+    def state(self) -> dict[str, Tensor]:
+        """All that is needed to go on exactly."""
+        found = {"steps": torch.tensor(self.steps), "disturbed": self.disturbed}
+        for kind, module in self._modules.items():
+            found |= {f"{kind}.{name}": tensor for name, tensor in module.state_dict().items()}
+        for part, parameters in self._learning.items():
+            for name, parameter in parameters.items():
+                moments = self._optimizers[part].state[parameter]
+                found |= {f"adam.{name}.{key}": value for key, value in moments.items()}
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state.
+
+        Args:
+            state: what :meth:`state` gave, of a trainer with the same settings.
+        """
+        self.steps = int(state["steps"])
+        self.disturbed = state["disturbed"].clone().to(self._device)
+        for kind, module in self._modules.items():
+            module.load_state_dict(_below(state, kind))
+        for part, parameters in self._learning.items():
+            for name, parameter in parameters.items():
+                kept = _below(state, f"adam.{name}")
+                self._optimizers[part].state[parameter] = {
+                    key: value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
+                    for key, value in kept.items()
+                }
+
+    def _given(self, batch: Batch) -> tuple[Tensor, Asked]:
+        pictures = [self._on_device(batch[name]).permute(0, 3, 1, 2).float() / 127.5 - 1 for name in ("photos", "maps")]
+        photos, maps = (picture.contiguous(memory_format=torch.channels_last) for picture in pictures)
+        masks = self._on_device(batch["masks"])[:, None].float()
+        skin = self._on_device(batch["skins"]).float() / 127.5 - 1
+        return photos, Asked(maps, masks, skin, self._on_device(batch["conditions"]), self._on_device(batch["types"]))
+
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        # A copy first: batches come read-only out of shared memory.
+        return torch.from_numpy(np.array(array)).to(self._device, non_blocking=True)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        return torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda")
+
+    @contextmanager
+    def _chance(self) -> Iterator[None]:
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(digest64(self._seed, "step", self.steps, self._rank) >> 1)
+            yield
+
+
+def _disturbance(count: int, chance: Tensor) -> Callable[[Tensor], Tensor]:
+    """Moves some pictures of a batch, and wipes a part of some; the same ones for whatever it is given.
+
+    What turns and mirrors is left to the samples. Colours are not changed: they are what is to be judged.
+    """
+    moved, wiped = (torch.rand(2, count, device=chance.device) < chance).unbind(0)
+    shifts = torch.rand(2, count, device=chance.device) * 2 - 1
+    corners = torch.rand(2, count, device=chance.device)
+
+    def disturb(images: Tensor) -> Tensor:
+        size = images.shape[2]
+        if not (moved | wiped).any():
+            return images
+        places = torch.arange(size, device=images.device)
+        whole = [torch.round(shift * moved * size / 8).long() for shift in shifts]
+        # Mirrored at the edges, as a photo goes on, not filled with a colour that only drawn pictures would have.
+        rows, columns = ((size - 1 - (size - 1 - (places + by[:, None]).abs()).abs()) for by in whole)
+        index = torch.arange(count, device=images.device)[:, None, None]
+        found = images.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        low = [(corner * size * 0.7).long()[:, None] for corner in corners]
+        inside = [(places >= start) & (places < start + size * 3 // 10) for start in low]
+        hole = (inside[0][:, :, None] & inside[1][:, None, :])[:, None] & wiped[:, None, None, None]
+        return found.masked_fill(hole, 0.0)
+
+    return disturb
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = prefix + "."
+    return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}

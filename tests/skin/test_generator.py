@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from medsynth.skin import generator
+from medsynth.skin.generator import Asked, Chance, GeneratorSettings, PlusNetwork, UNet, UpConvolution
+
+PLUS = GeneratorSettings(size=32, width=4, widest=16, latent=8, embedding=16)
+
+
+def asked(count: int, size: int = 32) -> Asked:
+    masks = torch.zeros(count, 1, size, size)
+    for row in range(count):
+        masks[row, :, 4 + row : 16, 6:24] = 1
+    maps = torch.linspace(-0.5, 0.5, count)[:, None, None, None].expand(-1, 3, size, size).contiguous()
+    return Asked(maps, masks, maps[:, :, 0, 0], torch.arange(count) % 3, torch.arange(count) % 7)
+
+
+def chance(count: int, settings: GeneratorSettings = PLUS, seed: int = 1) -> Chance:
+    source = torch.Generator().manual_seed(seed)
+    grain = tuple(torch.randn(count, 1, s, s, generator=source) for s in generator.sides(settings.size))
+    return Chance(torch.randn(count, settings.latent, generator=source), grain)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (5, 7)])
+def test_the_summed_kernel_is_resize_and_convolution(shape: tuple[int, int]) -> None:
+    torch.manual_seed(3)
+    layer = UpConvolution(3, 5).double()
+    x = torch.randn(2, 3, *shape, dtype=torch.float64)
+    plain = functional.conv2d(functional.interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), plain, rtol=1e-12, atol=1e-12)
+
+
+def test_its_gradient_is_that_of_the_plain_form_too() -> None:
+    torch.manual_seed(3)
+    layer = UpConvolution(2, 3).double()
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
+    (layer(x) ** 2).sum().backward()
+    found = layer.weight.grad
+    layer.weight.grad = None
+    (
+        functional.conv2d(functional.interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=1) ** 2
+    ).sum().backward()
+    torch.testing.assert_close(found, layer.weight.grad)
+
+
+@pytest.mark.parametrize("settings", [PLUS, GeneratorSettings(kind="unet", size=32, width=4)])
+def test_pictures_have_the_maps_size_and_nothing_counts_batches(settings: GeneratorSettings) -> None:
+    torch.manual_seed(0)
+    network = generator.build(settings, 3).eval()
+    assert isinstance(network, PlusNetwork if settings.kind == "plus" else UNet)
+    drawn = network(asked(4), chance(4))
+    assert drawn.shape == (4, 3, 32, 32)
+    assert drawn.abs().max() <= 1
+    assert not [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert not list(network.buffers())
+    alone = network(
+        Asked(*(field[2:3] for field in asked(4))), Chance(chance(4).look[2:3], tuple(g[2:3] for g in chance(4).grain))
+    )
+    torch.testing.assert_close(alone, drawn[2:3], rtol=1e-4, atol=1e-5)
+
+
+def test_one_map_gives_many_pictures_and_noise_of_every_scale_counts() -> None:
+    torch.manual_seed(0)
+    network = generator.build(PLUS, 3).eval()
+    one, base = asked(1), chance(1)
+    drawn = network(one, base)
+    for place in range(len(base.grain)):
+        other = chance(1, seed=2)
+        grain = tuple(other.grain[k] if k == place else g for k, g in enumerate(base.grain))
+        assert (network(one, Chance(base.look, grain)) - drawn).abs().max() > 1e-4
+    assert (network(one, Chance(chance(1, seed=2).look, base.grain)) - drawn).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="draws from noise"):
+        network(one)
+
+
+def test_the_ellipse_fills_the_masks_box() -> None:
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[0, 0, 8:24, 4:12] = 1
+    masks[1] = 1
+    found = generator.inside(masks)
+    assert found[0, 0, 16, 8] > 0.8
+    assert (found[0, 0] > 0).sum() == pytest.approx(torch.pi / 4 * 16 * 8, rel=0.1)
+    assert (found[0, 0][masks[0, 0] == 0] <= 0.02).all()
+    assert found.min() >= -1
+    assert (found[1] > 0).float().mean() == pytest.approx(torch.pi / 4, rel=0.02)
+
+
+def test_a_size_that_is_no_power_of_two_is_refused() -> None:
+    with pytest.raises(ValueError, match="take a power of two"):
+        GeneratorSettings(size=96)

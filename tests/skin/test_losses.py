@@ -1,0 +1,66 @@
+import math
+
+import pytest
+import torch
+
+from medsynth.skin import losses
+
+PHOTO = torch.zeros(1, 3, 16, 16)
+MASK = torch.zeros(1, 1, 16, 16)
+MASK[:, :, 4:8, 4:8] = 1
+
+
+def test_l1_is_a_mean_over_pixels_or_over_squares() -> None:
+    drawn = torch.zeros(1, 3, 16, 16)
+    drawn[..., ::2] = 1
+    drawn[..., 1::2] = -1
+    assert float(losses.l1(drawn, PHOTO, 1)) == 1
+    assert float(losses.l1(drawn, PHOTO, 4)) == 0
+
+
+def test_lesion_l1_sees_the_lesion_alone() -> None:
+    assert float(losses.lesion_l1(2 * MASK.expand(-1, 3, -1, -1), PHOTO, MASK, 1)) == pytest.approx(2)
+    assert float(losses.lesion_l1((1 - MASK).expand(-1, 3, -1, -1), PHOTO, MASK, 1)) == 0
+    assert float(losses.lesion_l1(PHOTO, PHOTO, torch.zeros_like(MASK), 1)) == 0
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "hinge"])
+def test_good_judgements_cost_less_and_the_worst_patch_counts(kind: losses.Kind) -> None:
+    high, low = [torch.full((2, 1, 3, 3), 2.0)], [torch.full((2, 1, 3, 3), -2.0)]
+    assert losses.judged(high, True, kind) < losses.judged(low, True, kind)
+    assert losses.judged(low, False, kind) < losses.judged(high, False, kind)
+    assert losses.fooled(high, kind) < losses.fooled(low, kind)
+    one_bad = [high[0].clone()]
+    one_bad[0][:, 0, 1, 1] = -2.0
+    assert float(losses.min_patch(one_bad, kind)) == pytest.approx(float(losses.fooled(low, kind)))
+    assert float(losses.fooled(one_bad, kind)) < float(losses.fooled(low, kind))
+
+
+def test_vanilla_is_cross_entropy() -> None:
+    scores = torch.tensor([[[[0.3]]]])
+    chance = 1 / (1 + math.exp(-0.3))
+    assert float(losses.judged([scores], True, "vanilla")) == pytest.approx(-math.log(chance))
+    assert float(losses.judged([scores], False, "vanilla")) == pytest.approx(-math.log(1 - chance))
+
+
+def test_statistics_do_not_ask_where_and_features_do() -> None:
+    one = torch.randn(2, 4, 8, 8)
+    moved = one.roll(3, dims=3)
+    assert float(losses.statistics_matching([one], [moved])) == pytest.approx(0, abs=1e-6)
+    assert float(losses.feature_matching([one], [moved])) > 0.5
+    assert float(losses.feature_matching([one], [one])) == 0
+
+
+def test_texture_tells_strength_not_place() -> None:
+    torch.manual_seed(0)
+    fine, other, strong = torch.randn(1, 3, 64, 64), torch.randn(1, 3, 64, 64), 2 * torch.randn(1, 3, 64, 64)
+    assert float(losses.texture(fine, fine)) == 0
+    assert float(losses.texture(fine, other)) < 0.2 * float(losses.texture(fine, strong))
+
+
+def test_divergence_is_that_of_normal_distributions() -> None:
+    assert float(losses.divergence(torch.zeros(2, 5), torch.zeros(2, 5))) == 0
+    mean, log_variance = torch.randn(1, 1), torch.randn(1, 1)
+    one = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    reference = torch.distributions.kl_divergence(one, torch.distributions.Normal(0.0, 1.0))
+    assert float(losses.divergence(mean, log_variance)) == pytest.approx(float(reference), rel=1e-5)

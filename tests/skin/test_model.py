@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+
+from medsynth.skin import generator, tone
+from medsynth.skin.generator import GeneratorSettings
+from medsynth.skin.model import MICRO_BATCH, ModelError, Request, SkinModel
+from medsynth.skin.semantic_map import Box, Geometry, MapError
+
+NAMES = ("BCC", "NEV")
+
+
+@pytest.fixture(scope="module")
+def model() -> SkinModel:
+    torch.manual_seed(0)
+    settings = GeneratorSettings(size=64, width=8, widest=32, latent=8, embedding=16)
+    geometry = Geometry(dict.fromkeys(NAMES, ((0.5, 0.5, 0.3, 0.25),)))
+    network = generator.build(settings, len(NAMES))
+    return SkinModel.from_bytes(SkinModel(network, NAMES, geometry, {"steps": 1}).to_bytes(), "test")
+
+
+def test_a_picture_is_the_same_in_any_company(model: SkinModel) -> None:
+    requests = [Request(NAMES[n % 2], fitzpatrick=n % 6 + 1) for n in range(MICRO_BATCH + 3)]
+    seeds = list(range(100, 100 + len(requests)))
+    whole = [drawn.image.tobytes() for drawn in model.draw(requests, seeds)]
+    assert len(set(whole)) == len(whole)
+    for order in (list(reversed(range(len(requests)))), [4, 9, 0], [10], [3, 3, 3]):
+        again = model.draw([requests[n] for n in order], [seeds[n] for n in order])
+        assert [drawn.image.tobytes() for drawn in again] == [whole[n] for n in order]
+
+
+def test_what_is_asked_for_is_in_the_map(model: SkinModel) -> None:
+    box = Box(10, 12, 30, 40)
+    (drawn,) = model.draw([Request("NEV", skin=(90, 60, 50), region=box)], [7])
+    assert drawn.skin == (90, 60, 50)
+    assert drawn.map[0, 0].tolist() == [90, 60, 50]
+    assert drawn.region == box
+    assert drawn.image.shape == (64, 64, 3)
+    for kind in range(1, 7):
+        for found in model.draw([Request("BCC", fitzpatrick=kind)] * 3, [1, 2, 3]):
+            assert int(tone.fitzpatrick(tone.ita(tone.to_lab(found.skin)))) == kind
+
+
+def test_a_saved_model_draws_the_same(model: SkinModel, tmp_path: Path) -> None:
+    uri = str(tmp_path / "m.safetensors")
+    model.save(uri)
+    again = SkinModel.load(uri)
+    request, seed = [Request("NEV")], [5]
+    assert np.array_equal(again.draw(request, seed)[0].image, model.draw(request, seed)[0].image)
+    assert (again.sha256, again.about, again.conditions) == (model.sha256, {"steps": 1}, NAMES)
+    assert again.geometry == model.geometry
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (Request("WART"), "unknown condition 'WART'; known: BCC, NEV"),
+        (Request("NEV", fitzpatrick=7), "fitzpatrick is 7; ask for a type from 1 to 6"),
+        (Request("NEV", region=Box(0, 0, 65, 10)), "not inside the picture of 64x64 px"),
+        (Request("NEV", skin=(0, 300, 0)), "is not sRGB"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(model: SkinModel, request_: Request, message: str) -> None:
+    with pytest.raises(MapError, match=message):
+        model.draw([request_], [1])
+
+
+def test_files_that_are_no_model_are_refused(model: SkinModel, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        SkinModel.load(str(tmp_path / "none"))
+    for data, message in (
+        (b"junk", "not a safetensors file"),
+        (save({"x": torch.zeros(1)}), "no skin model of this version"),
+        (model.to_bytes().replace(b'\\"width\\": 8', b'\\"width\\": 4'), "do not fit the settings"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            SkinModel.from_bytes(data, "it")

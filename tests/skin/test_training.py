@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from medsynth.skin import semantic_map
+from medsynth.skin.discriminator import DiscriminatorSettings
+from medsynth.skin.generator import GeneratorSettings
+from medsynth.skin.losses import LossSettings
+from medsynth.skin.training import LearningSettings, Trainer
+
+CPU = torch.device("cpu")
+SMALL = {"steps": 12, "batch": 4, "augmented_images": 8, "ema": 0.9}
+PLUS = LearningSettings(
+    generator=GeneratorSettings(size=32, width=4, widest=16, latent=8, embedding=16),
+    discriminator=DiscriminatorSettings(width=4, layers=2),
+    **SMALL,
+)
+PAPER = LearningSettings(
+    generator=GeneratorSettings(kind="unet", size=32, width=4),
+    discriminator=DiscriminatorSettings(width=4, layers=2, scales=1, spectral=False, projection=False),
+    losses=LossSettings(kind="vanilla", l1=100, pool=1),
+    **SMALL,
+)
+
+
+def batch(number: int, size: int = 4) -> dict[str, np.ndarray]:
+    """Plain skin with a dark disc in the box."""
+    source = np.random.default_rng(number)
+    skins = source.integers(90, 230, (size, 3)).astype(np.uint8)
+    masks = np.zeros((size, 32, 32), dtype=np.uint8)
+    masks[:, 8:24, 6:22] = 1
+    maps = np.stack(
+        [semantic_map.draw((32, 32), c.tolist(), m > 0, (0, 0, 255)) for c, m in zip(skins, masks, strict=True)]
+    )
+    y, x = np.mgrid[:32, :32]
+    photos = np.where((np.hypot(y - 15.5, x - 13.5) < 7)[None, :, :, None], 40, skins[:, None, None, :]).astype(
+        np.uint8
+    )
+    kinds = {"conditions": source.integers(0, 3, size), "types": source.integers(0, 7, size)}
+    return {"photos": photos, "maps": maps, "masks": masks, "skins": skins, **kinds}
+
+
+BATCHES = [batch(number) for number in range(6)]
+
+
+def trainer(settings: LearningSettings, seed: int = 3, **kwargs: object) -> Trainer:
+    return Trainer(settings, 3, CPU, seed, **kwargs)
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("settings", [PLUS, PAPER], ids=["plus", "paper"])
+def test_going_on_from_a_state_is_the_undisturbed_run_to_the_bit(settings: LearningSettings) -> None:
+    whole = trainer(settings)
+    told = [whole.step(one) for one in BATCHES]
+    first = trainer(settings)
+    for one in BATCHES[:3]:
+        first.step(one)
+    kept = load(save({name: tensor.contiguous() for name, tensor in first.state().items()}))
+    second = trainer(settings, seed=3)
+    second.load(kept)
+    assert same(second.state(), first.state())
+    torch.rand(5)  # nothing shared is drawn from
+    assert [second.step(one) for one in BATCHES[3:]] == told[3:]
+    assert same(second.state(), whole.state())
+    assert float(whole.disturbed) >= 0
+
+
+def test_first_weights_and_noise_follow_from_the_seed_and_nothing_shared_is_touched() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one, same_seed, other = trainer(PLUS), trainer(PLUS), trainer(PLUS, seed=4)
+    told = [found.step(BATCHES[0]) for found in (one, same_seed, other)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert told[0] == told[1]
+    assert told[0] != told[2]
+    assert trainer(PLUS, rank=1).step(BATCHES[0]) != told[0]
+
+
+@pytest.mark.parametrize("settings", [PLUS, PAPER], ids=["plus", "paper"])
+def test_it_learns(settings: LearningSettings) -> None:
+    own = settings.model_copy(update={"steps": 24, "learning_rate": 3e-3})
+    learning = trainer(own)
+    losses = [float(learning.step(BATCHES[step % 6])["l1"]) for step in range(24)]
+    assert np.mean(losses[-6:]) < 0.7 * np.mean(losses[:6])
+
+
+def test_the_average_follows_the_weights() -> None:
+    learning = trainer(PLUS.model_copy(update={"ema": 0.0}))
+    learning.step(BATCHES[0])
+    assert same(learning.averaged.state_dict(), learning.module.state_dict())
+    learning = trainer(PLUS)
+    learning.step(BATCHES[0])
+    assert not same(learning.averaged.state_dict(), learning.module.state_dict())
+
+
+def test_learning_rates_fall_at_the_end() -> None:
+    learning = trainer(PLUS)
+    assert learning.rates() == {"learning_rate": 5e-4, "judging_rate": 5e-4}
+    learning.steps = 9
+    assert learning.rates()["learning_rate"] == pytest.approx(2.5e-4)
