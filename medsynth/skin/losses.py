@@ -29,6 +29,8 @@ class LossSettings(Settings):
     """Side of the squares whose means the L1 terms compare, in pixels; 1 for pixels, as in the paper."""
     texture: float = Field(default=5.0, ge=0)
     """How strong the detail is at each scale and place."""
+    tone: float = Field(default=10.0, ge=0)
+    """The skin's mean colour, and how far its shades lie apart."""
     look: float = Field(default=0.02, ge=0)
     """Divergence of the looks read from photos from those that are drawn."""
 
@@ -136,6 +138,32 @@ def texture(drawn: Tensor, photos: Tensor, levels: int = 3, cells: int = 4) -> T
         total = total + (sizes[0] - sizes[1]).abs().mean()
         drawn, photos = halves
     return total / levels
+
+
+def tone(drawn: Tensor, photos: Tensor, masks: Tensor, pool: int = 8) -> Tensor:
+    """Distance of the skin's mean colours, and of the spread of its shades.
+
+    For pictures that are drawn from a look of chance, too: where a shade lies is theirs to choose, how dark
+    the skin is and how mottled is not.
+
+    Args:
+        drawn: (N, 3, S, S).
+        photos: as ``drawn``.
+        masks: (N, 1, S, S), 1 in the lesion's place, which does not count.
+        pool: side of the squares whose means are the shades, in pixels.
+    """
+    weights = functional.avg_pool2d(1 - masks, pool)
+    weights = weights / weights.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+    apart = drawn.new_zeros(())
+    told = []
+    for image in (drawn, photos):
+        shades = functional.avg_pool2d(image, pool)
+        mean = (shades * weights).sum(dim=(2, 3), keepdim=True)
+        spread = (((shades - mean) ** 2 * weights).sum(dim=(2, 3), keepdim=True) + 1e-6).sqrt()
+        told.append((mean, spread))
+    for one, other in zip(*told, strict=True):
+        apart = apart + (one - other).abs().mean()
+    return apart
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

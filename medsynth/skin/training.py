@@ -184,6 +184,7 @@ class Trainer:
             ),
             "features": (own.feature_matching, lambda: match(*features)),
             "texture": (own.texture, lambda: losses.texture(drawn, photos)),
+            "tone": (own.tone, lambda: losses.tone(drawn, photos, masks)),
         }
         if spread is not None:
             kept["look"] = (own.look, lambda: losses.divergence(*spread))

@@ -58,6 +58,17 @@ def test_texture_tells_strength_not_place() -> None:
     assert float(losses.texture(fine, other)) < 0.2 * float(losses.texture(fine, strong))
 
 
+def test_tone_sees_the_skins_mean_and_spread_and_not_the_lesion() -> None:
+    torch.manual_seed(0)
+    photo = torch.randn(2, 3, 32, 32)
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[:, :, 8:16, 8:16] = 1
+    assert float(losses.tone(photo + 5 * mask, photo, mask)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.tone(photo + 0.5, photo, mask)) == pytest.approx(0.5, abs=1e-4)
+    assert float(losses.tone(photo.flip(3), photo, mask.maximum(mask.flip(3)))) == pytest.approx(0, abs=1e-5)
+    assert float(losses.tone(3 * photo, photo, mask)) > 0.1
+
+
 def test_divergence_is_that_of_normal_distributions() -> None:
     assert float(losses.divergence(torch.zeros(2, 5), torch.zeros(2, 5))) == 0
     mean, log_variance = torch.randn(1, 1), torch.randn(1, 1)
