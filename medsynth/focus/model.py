@@ -20,7 +20,8 @@ from medsynth.focus.network import FocusNetwork, NetworkSettings, SmallNetwork, 
 DEFAULT_URI = "package://medsynth/weights/focus.safetensors"
 
 _FORMAT = "medsynth.focus/2"
-_BAND = 1024
+_BAND, _SMALL_BAND = 512, 1024
+"""Rows of pixels judged at a time; the small network, which looks after the cache itself, takes more."""
 
 
 class ModelError(UserError):
@@ -175,13 +176,14 @@ class FocusModel:
             found = f"{image.shape[1]}x{image.shape[0]} px"
             raise Rejected(Reason.TOO_SMALL, f"{found}; the focus network needs {self.field} a side")
         rows = (image.shape[0] - self.field) // self.stride + 1
-        step = max(1, (_BAND - self.field) // self.stride + 1)
+        band = _SMALL_BAND if isinstance(self.network, SmallNetwork) else _BAND
+        step = max(1, (band - self.field) // self.stride + 1)
         with torch.inference_mode():
             bands = []
             for first in range(0, rows, step):
                 last = min(first + step, rows) - 1
-                band = image[first * self.stride : last * self.stride + self.field]
-                bands.append(torch.softmax(self._logits(band), dim=1))
+                rows_of_pixels = image[first * self.stride : last * self.stride + self.field]
+                bands.append(torch.softmax(self._logits(rows_of_pixels), dim=1))
             probabilities = torch.cat(bands, dim=2)
             return Scores(
                 probabilities[0].permute(1, 2, 0).contiguous().numpy(),
