@@ -192,9 +192,8 @@ def skin_of(angle: float, *, redness: float = 0.0, yellowness: float = 0.0) -> N
         (3,) CIELAB.
 
     Source:
-        That the colours of skin lie on an arc, yellowest in the middle: Chardon et al. 1991, figure 2. The
-        arc's numbers are our assumption; the redness was set by photographs of phones, which show skin redder
-        than a spectrometer does.
+        That the colours of skin lie on an arc, yellowest in the middle: after Chardon et al. 1991. The numbers
+        of the arc are our assumption, chosen by hand and fitted to no measurement.
     """
     inside = min(max(angle, RANGE[0]), RANGE[1])
     a = np.interp(inside, _CURVE[:, 0], _CURVE[:, 1]) + redness
