@@ -30,12 +30,13 @@ def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None
                 os.kill(os.getpid(), signal.SIGSTOP)  # as deaf as one that has locked itself up
 
         Deaf.remote().stop_itself.remote()
-        below = psutil.Process().children(recursive=True)
-        while not any(process.is_running() and process.status() == psutil.STATUS_STOPPED for process in below):
+        deaf: list[psutil.Process] = []
+        while not deaf:
             time.sleep(0.05)
-            below = psutil.Process().children(recursive=True)
+            below = [one for one in psutil.Process().children(recursive=True) if one.name().startswith("ray::")]
+            deaf = [one for one in below if one.status() == psutil.STATUS_STOPPED]
     assert not ray.is_initialized()
-    assert not [process for process in below if process.is_running()]
+    assert not [one for one in below if one.is_running()]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
