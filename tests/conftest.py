@@ -14,8 +14,9 @@ from tests.servers import S3Server, moto_server, rclone_server
 REPO = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPO.parent / "shared" / "data"
 
-# A busy machine is no fault of an example's; what hangs is stopped by pytest-timeout.
-hypothesis.settings.register_profile("medsynth", deadline=None)
+# A busy machine is no fault of an example's; what hangs is stopped by pytest-timeout. In CI the examples are the
+# same each time, as in Hypothesis's own profile for it: new ones are looked for by people, who can act on them.
+hypothesis.settings.register_profile("medsynth", deadline=None, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("medsynth")
 
 

@@ -43,7 +43,7 @@ def test_skin_has_the_angle_asked_for_and_darker_skin_is_darker(angle: float, re
     found = tone.skin_of(angle, redness=red, yellowness=yellow)
     assert float(tone.ita(found)) == pytest.approx(angle, abs=1e-4)
     assert 25 < found[0] < 85
-    assert tone.skin_of(angle - 5)[0] <= tone.skin_of(angle)[0]
+    assert tone.skin_of(angle - 5)[0] <= tone.skin_of(angle)[0] + 1e-9  # equal where both are at the dark end
 
 
 @given(COLOURS.filter(lambda c: min(c) > 70), st.floats(*tone.RANGE))
