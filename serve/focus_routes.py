@@ -36,7 +36,7 @@ class FocusScore(BaseModel):
     height: int
     mpp: float | None = Field(description="µm per pixel that was used")
     classes: list[float] = Field(description="probability of each focus class, sharpest first")
-    focus_class: int = Field(description="the median class")
+    focus_class: int = Field(description="the class nearest to the expected radius")
     radius_px: float = Field(description="expected blur radius in pixels")
     radius_um: float | None = Field(description="the same in µm; null where the pixel size is not known")
     certainty: float = Field(ge=0, le=1)

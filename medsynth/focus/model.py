@@ -47,7 +47,7 @@ class Score:
     probabilities: NDArray[np.float32]
     """(K,), the certainty-weighted mean of its cells."""
     focus_class: int
-    """The median class."""
+    """The class nearest to the expected radius."""
     radius_px: float
     """Expected blur radius in pixels."""
     radius_um: float | None
@@ -217,7 +217,7 @@ class FocusModel:
         radius = float(mean @ np.array(self.radii_px))
         return Score(
             mean.astype(np.float32),
-            int(np.searchsorted(np.cumsum(mean), 0.5 * mean.sum())),
+            int(ordinal.nearest_class(radius, self.radii_px)),
             radius,
             None if mpp is None else radius * mpp,
             float(cells.certainty.mean()),

@@ -1,13 +1,15 @@
 """Ordered classes: targets, losses and what is read off a class distribution.
 
-Class k stands for a blur radius, and the radii grow with k. All functions are pure; classes lie along
-dimension 1 of a tensor (N, K) or (N, K, h, w).
+Class k stands for a blur radius, and the radii grow with k. All functions are pure; in a tensor (N, K) or
+(N, K, h, w), classes lie along dimension 1.
 """
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -82,6 +84,20 @@ def expected_radius(probabilities: Tensor, radii_px: Sequence[float]) -> Tensor:
     table = torch.tensor(radii_px, dtype=probabilities.dtype, device=probabilities.device)
     radius: Tensor = torch.tensordot(probabilities, table, dims=([1], [0]))
     return radius
+
+
+def nearest_class(radii: ArrayLike, radii_px: Sequence[float]) -> NDArray[np.int64]:
+    """The class that a radius belongs to.
+
+    Args:
+        radii: of any shape, in the table's unit.
+        radii_px: the K classes' radii, rising.
+
+    Returns:
+        The same shape: 0 to K - 1, the nearest on the scale of classes.
+    """
+    places = np.interp(np.asarray(radii, dtype=np.float64), radii_px, np.arange(len(radii_px)))
+    return np.rint(places).astype(np.int64)
 
 
 def certainty(probabilities: Tensor) -> Tensor:

@@ -201,11 +201,11 @@ def figures(found: NDArray[np.float64], wanted: NDArray[np.float64], radii_px: S
         ``within_one_clear``, the same of those with a radius of 2 px or more; ``class_error``, the mean
         distance in classes. What cannot be told of so few samples is left out.
     """
-    places = np.arange(len(radii_px), dtype=np.float64)
-    guessed, true = (np.interp(radii, radii_px, places) for radii in (found, wanted))
-    near = np.abs(np.rint(guessed) - np.rint(true)) <= 1
+    guessed, true = (ordinal.nearest_class(radii, radii_px) for radii in (found, wanted))
+    apart = np.abs(guessed - true)
+    near = apart <= 1
     clear = wanted >= CLEAR_PX
-    told = {"within_one": float(near.mean()), "class_error": float(np.abs(guessed - true).mean())}
+    told = {"within_one": float(near.mean()), "class_error": float(apart.mean())}
     if clear.any():
         told["within_one_clear"] = float(near[clear].mean())
     if np.ptp(found) > 0 and np.ptp(wanted) > 0:

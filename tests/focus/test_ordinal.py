@@ -62,3 +62,10 @@ def test_cross_entropy_is_least_at_the_target() -> None:
 def test_certainty_has_its_ends() -> None:
     assert ordinal.certainty(torch.full((1, 30), 1 / 30)).item() == pytest.approx(0, abs=1e-6)
     assert ordinal.certainty(torch.eye(30)[:1]).item() == 1
+
+
+@given(st.floats(-1, 20))
+def test_the_nearest_class_is_nearest_on_the_scale_of_classes(radius: float) -> None:
+    found = int(ordinal.nearest_class(radius, DEFAULT_RADII_PX))
+    assert abs(np.interp(radius, DEFAULT_RADII_PX, range(30)) - found) <= 0.5
+    assert ordinal.nearest_class(DEFAULT_RADII_PX, DEFAULT_RADII_PX).tolist() == list(range(30))
