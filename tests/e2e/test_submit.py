@@ -22,12 +22,13 @@ BIN = Path(sys.executable).parent
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A head started by ``ray start``, on free ports, stopped by its process ids."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     env = {**own_env(), "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(tmp_path_factory.mktemp("home"))}
     before = {process.pid for process in psutil.process_iter()}
     started = subprocess.run(
         [BIN / "ray", "start", "--head", f"--port={port}", "--num-cpus=2", "--dashboard-host=127.0.0.1",
-         f"--dashboard-port={dashboard}", f"--temp-dir=/tmp/ray-{port}", "--disable-usage-stats"],
+         f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",  # else one for the whole machine
+         f"--temp-dir=/tmp/ray-{port}", "--disable-usage-stats"],
         env=env, check=False, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert started.returncode == 0, started.stdout + started.stderr
