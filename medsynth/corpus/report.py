@@ -22,10 +22,7 @@ from PIL import Image
 from medsynth import storage
 from medsynth.corpus import manifest, plots, sheet, words
 from medsynth.corpus.reader import Corpus, open_corpus, sample_files, schema_names
-from medsynth.corpus.sheet import contact_sheet
 from medsynth.corpus.totals import Tally, Totals, add_up
-
-__all__ = ["contact_sheet", "write_report"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 

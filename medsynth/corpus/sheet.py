@@ -1,18 +1,11 @@
 """The contact sheet: source tiles down, the values of one axis across."""
 
-import io
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from medsynth import storage
 from medsynth.corpus.reader import Corpus, sample_files, spread
@@ -22,7 +15,6 @@ COLUMN_AXIS = "focus_class"
 _FILES, _ROWS_OF_A_FILE = 8, 1024
 _SHEET_ROWS, _SHEET_COLUMNS = 6, 12
 _SOURCE = ("source_uri", "source_row", "source_x", "source_y")
-_CELL, _GAP, _MARGIN = 128, 4, 12
 _ENOUGH = 0.85
 
 _Row = dict[str, Any]
@@ -58,51 +50,6 @@ class Sheet:
     """The other axes whose values differ within a row."""
     files: int
     """Data files looked at."""
-
-
-def contact_sheet(
-    images: Sequence[Sequence[NDArray[np.uint8] | None]], row_labels: Sequence[str], column_labels: Sequence[str]
-) -> bytes:
-    """Draw a contact sheet.
-
-    Args:
-        images: rows of uint8 arrays of shape (H, W, 3), RGB; None leaves a cell empty. What is larger
-            than 128 px is drawn smaller.
-        row_labels: one a row; a line break in a label is kept.
-        column_labels: one a column.
-
-    Returns:
-        PNG bytes.
-
-    Raises:
-        ValueError: labels and images do not match.
-    """
-    if len(images) != len(row_labels) or any(len(row) != len(column_labels) for row in images):
-        raise ValueError("a contact sheet needs a label for each row, and an image or None for each cell")
-    font = ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 12)
-    pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    left = _MARGIN + max((int(pen.multiline_textbbox((0, 0), label, font)[2]) for label in row_labels), default=0) + 8
-    top = _MARGIN + 20
-    step = _CELL + _GAP
-    size = (left + step * len(column_labels) + _MARGIN - _GAP, top + step * len(row_labels) + _MARGIN - _GAP)
-    sheet = Image.new("RGB", size, "white")
-    pen = ImageDraw.Draw(sheet)
-    for column, label in enumerate(column_labels):
-        pen.text((left + column * step + _CELL // 2, top - 6), label, "black", font, anchor="ms")
-    for row, (label, members) in enumerate(zip(row_labels, images, strict=True)):
-        y = top + row * step
-        pen.multiline_text((_MARGIN, y + _CELL // 2), label, "black", font, anchor="lm")
-        for column, pixels in enumerate(members):
-            x = left + column * step
-            if pixels is None:
-                pen.rectangle((x, y, x + _CELL - 1, y + _CELL - 1), outline="#dddddd")
-            else:
-                picture = Image.fromarray(pixels)
-                picture.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
-                sheet.paste(picture, (x + (_CELL - picture.width) // 2, y + (_CELL - picture.height) // 2))
-    sink = io.BytesIO()
-    sheet.save(sink, "PNG", optimize=True)
-    return sink.getvalue()
 
 
 def choose(corpus: Corpus) -> Sheet:

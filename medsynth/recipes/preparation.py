@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from medsynth import __version__, images
 from medsynth.catalog import metadata
 from medsynth.corpus import manifest, sources
-from medsynth.corpus.sheet import contact_sheet
 from medsynth.corpus.sources import Source
 from medsynth.errors import CatalogError, SpecError
+from medsynth.images.sheet import contact_sheet
 from medsynth.plan import Integers, Plan, Subgroup, make_plan
 from medsynth.recipes.base import Made, Recipe, make_shard
 from medsynth.seeds import permute

@@ -1,5 +1,4 @@
 import base64
-import io
 import re
 import shutil
 import subprocess
@@ -272,26 +271,6 @@ class TestTotals:
 
 
 class TestContactSheet:
-    def test_pictures_stand_where_they_belong(self) -> None:
-        red, blue = np.zeros((2, 128, 128, 3), np.uint8)
-        red[..., 0], blue[..., 2] = 255, 255
-        drawn = np.asarray(
-            Image.open(io.BytesIO(report.contact_sheet([[red, None], [None, blue]], ["a", "b"], ["0", "1"])))
-        )
-        assert (drawn == (255, 0, 0)).all(-1).sum() == 128 * 128
-        assert (drawn == (0, 0, 255)).all(-1).sum() == 128 * 128
-        where_red, where_blue = (np.argwhere((drawn == colour).all(-1)).min(0) for colour in ((255, 0, 0), (0, 0, 255)))
-        assert (where_blue - where_red == 132).all()
-
-    def test_large_pictures_are_drawn_smaller(self) -> None:
-        tile = np.full((512, 256, 3), (9, 99, 199), np.uint8)
-        drawn = np.asarray(Image.open(io.BytesIO(report.contact_sheet([[tile]], ["tile"], ["0"]))))
-        assert (drawn == (9, 99, 199)).all(-1).sum() == 128 * 64
-
-    def test_labels_must_match(self) -> None:
-        with pytest.raises(ValueError, match="label"):
-            report.contact_sheet([[None]], ["a", "b"], ["0"])
-
     def test_a_corpus_s_rows_are_one_source_and_its_columns_are_in_order(self, reported: Small) -> None:
         found = sheet.choose(reader.open_corpus(reported.uri))
         assert found.same_source
