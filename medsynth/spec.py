@@ -6,6 +6,7 @@ so that an unknown key, wherever it stands, is refused in one line with the near
 
 import difflib
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
@@ -246,6 +247,37 @@ def parse(model: type[S], data: Any, where: str) -> S:
         return model.model_validate(data)
     except ValidationError as error:
         raise SpecError(f"{where}: {_one_line(model, error)}") from error
+
+
+def layered(model: type[S], base: Mapping[str, Any], uri: str | None, flags: Mapping[str, Any], where: str) -> S:
+    """The settings of a preset, with those of a file and then of flags in place of its own.
+
+    Args:
+        model: the settings model.
+        base: the preset's.
+        uri: of a YAML file, or None.
+        flags: settings by name.
+        where: the preset's name, for messages.
+
+    Raises:
+        SpecError: a setting is wrong; the message names it.
+        StorageError: the file cannot be read.
+    """
+    own = load_yaml(uri) if uri else {}
+    if not isinstance(own, dict):
+        return parse(model, own, str(uri))  # which says what is wrong
+    return parse(model, merged(merged(base, own), flags), uri or where)
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of settings with others in place of its own, table by table.
+
+    Example:
+        >>> merged({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 4}})
+        {'a': 1, 'b': {'c': 2, 'd': 4}}
+    """
+    both = [name for name in over if isinstance(base.get(name), Mapping) and isinstance(over[name], Mapping)]
+    return {**base, **over, **{name: merged(base[name], over[name]) for name in both}}
 
 
 def load(uri: str) -> Spec:

@@ -28,6 +28,7 @@ import torch.distributed
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 
+from medsynth import storage
 from medsynth.distributed import runs
 from medsynth.distributed.pipeline import Arrays, Feed, Share, batches
 from medsynth.errors import TrainingError, UserError
@@ -71,8 +72,8 @@ class Learner(Protocol):
     def rates(self) -> dict[str, float]:
         """Figures of the last step that need no averaging, such as the learning rate."""
 
-    def validate(self, batches: Sequence[Arrays]) -> dict[str, float]:
-        """Figures on held-out samples."""
+    def validate(self, batches: Sequence[Arrays]) -> tuple[dict[str, float], dict[str, bytes]]:
+        """Figures on held-out samples; and files for a person to look at, by their paths in the run's folder."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that is needed to go on exactly."""
@@ -98,10 +99,10 @@ class Job(Protocol):
 
     @property
     def held_out_batches(self) -> int:
-        """How many batches there are to validate on; 0 for no validation."""
+        """How many batches there are to validate on; 0 for none."""
 
-    def learner(self, device: torch.device, average: Average) -> Learner:
-        """What learns, at its start; the same on every worker."""
+    def learner(self, device: torch.device, average: Average, rank: int) -> Learner:
+        """What learns, at its start; the same on every worker, but for the noise that it may draw."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +300,7 @@ def _train(job: Job, feed: Any, board: Any, shares: Shares) -> None:
     torch.set_num_threads(shares.threads)
     pace = job.pace
     average = functools.partial(_average, workers)
-    learner = job.learner(get_device(), average)
+    learner = job.learner(get_device(), average, rank)
     done, rows = _resume(job, learner)
     held_out: list[Arrays] = []
     clock, saved = _Clock(), time.monotonic()
@@ -320,10 +321,12 @@ def _train(job: Job, feed: Any, board: Any, shares: Shares) -> None:
         seconds = time.monotonic() - clock.started
         if rank == 0:
             figures: dict[str, float] = {}
-            if job.held_out_batches and (step % pace.validate_every == 0 or step == pace.steps):
+            if step % pace.validate_every == 0 or step == pace.steps:
                 # Made here: the CPUs for samples are all taken by those that make the steps'.
                 held_out = held_out or [job.feed.held_out(number) for number in range(job.held_out_batches)]
-                figures = learner.validate(held_out)
+                figures, files = learner.validate(held_out)
+                for path, data in files.items():
+                    storage.put(storage.join(job.out, path), data)
             rates = learner.rates()
             rows.append(runs.row(step, {**losses, **rates, **figures}))
             rate, waiting = since * pace.batch / seconds, clock.waited / seconds
@@ -340,7 +343,13 @@ def _resume(job: Job, learner: Learner) -> tuple[int, list[runs.Row]]:
     found = runs.load_checkpoint(job.out)
     done = found[0] if found else 0
     if found:
-        learner.load(found[1])
+        try:
+            learner.load(found[1])
+        except (RuntimeError, KeyError, ValueError) as error:
+            where = storage.join(job.out, runs.CHECKPOINT)
+            raise TrainingError(
+                f"{where}: does not fit the settings; remove it, and the training starts again"
+            ) from error
     # A run that is being killed may still put its last checkpoint while this one starts.
     steps = torch.tensor([done, -done], device=get_device())
     torch.distributed.all_reduce(steps, op=torch.distributed.ReduceOp.MAX)

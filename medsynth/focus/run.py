@@ -41,10 +41,6 @@ class TrainSettings(LearningSettings):
     held_out_slides: tuple[str, ...] = ()
     """The slides to hold out, by name, instead of a share of them."""
     validation_samples: int = Field(default=512, ge=16, le=10**6)
-    validate_every: int = Field(default=500, ge=1)
-    log_every: int = Field(default=20, ge=1)
-    checkpoint_seconds: float = Field(default=30.0, ge=0)
-    """Seconds between two checkpoints: what a killed run loses at the most."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -56,13 +52,7 @@ class TrainSettings(LearningSettings):
         field = network.build(self.network).field
         if self.samples.size < field:
             raise ValueError(f"samples.size is {self.samples.size} px; the {self.network.kind} network needs {field}")
-        if self.validate_every % self.log_every:
-            raise ValueError(f"validate_every must be a multiple of log_every ({self.log_every})")
         return self
-
-    def deciding(self) -> dict[str, Any]:
-        """All settings that decide the curve."""
-        return self.model_dump(mode="json", exclude={"checkpoint_seconds"})
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -94,19 +84,7 @@ def settings(preset: str, uri: str | None, flags: Mapping[str, Any]) -> TrainSet
     Raises:
         SpecError: a setting is wrong; the message names it.
     """
-    own = spec.load_yaml(uri) if uri else {}
-    if not isinstance(own, dict):
-        return spec.parse(TrainSettings, own, str(uri))  # which says what is wrong
-    return spec.parse(TrainSettings, _merged(_merged(PRESETS[preset], own), flags), uri or f"preset {preset}")
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    nested = {name: _merged(base[name], over[name]) for name in over if _both_tables(base.get(name), over[name])}
-    return {**base, **over, **nested}
-
-
-def _both_tables(one: Any, other: Any) -> bool:
-    return isinstance(one, Mapping) and isinstance(other, Mapping)
+    return spec.layered(TrainSettings, PRESETS[preset], uri, flags, f"preset {preset}")
 
 
 @dataclass(frozen=True)
@@ -170,8 +148,8 @@ class FocusRun:
         """How many batches there are to validate on."""
         return -(-self.settings.validation_samples // HELD_OUT_BATCH) if self.validation else 0
 
-    def learner(self, device: torch.device, average: Callable[[Sequence[Tensor]], None]) -> "Learner":
-        """What learns, at its start."""
+    def learner(self, device: torch.device, average: Callable[[Sequence[Tensor]], None], rank: int) -> "Learner":
+        """What learns, at its start; the same on every worker, since no noise is drawn."""
         return Learner(self.trainer(device, average))
 
     def trainer(self, device: torch.device, average: Callable[[Sequence[Tensor]], None] = lambda _: None) -> Trainer:
@@ -228,9 +206,10 @@ class Learner:
         """The learning rate of the last step."""
         return {"learning_rate": self._trainer.learning_rate(self._trainer.steps - 1)}
 
-    def validate(self, batches: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, float]:
-        """Figures on held-out samples."""
-        return self._trainer.validate((batch["images"], batch["radii"]) for batch in batches)
+    def validate(self, batches: Sequence[Mapping[str, NDArray[Any]]]) -> tuple[dict[str, float], dict[str, bytes]]:
+        """Figures on held-out samples, where there are any."""
+        pairs = [(batch["images"], batch["radii"]) for batch in batches]
+        return self._trainer.validate(pairs) if pairs else {}, {}
 
 
 def set_up(order: Order, source: str | tuple[Material, set[str]], validate_on: str | None = None) -> FocusRun:

@@ -6,7 +6,6 @@ optimizer's moments and the number of steps; the learning rate follows from that
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +15,11 @@ from pydantic import Field
 from scipy import stats
 from torch import Tensor
 
+from medsynth import learning
 from medsynth.focus import network, ordinal
 from medsynth.focus.network import NetworkSettings
+from medsynth.learning import PaceSettings
 from medsynth.seeds import digest64
-from medsynth.spec import Settings
 
 FIGURES = ("spearman", "within_one", "within_one_clear", "class_error")
 """What :func:`figures` tells, in the order in which it is shown."""
@@ -28,15 +28,12 @@ CLEAR_PX = 2.0
 """From this radius on, blur is told apart from the source tiles' own softness."""
 
 
-class LearningSettings(Settings):
+class LearningSettings(PaceSettings):
     """How the network learns, whatever from."""
 
     network: NetworkSettings = NetworkSettings()
     loss: Literal["rps", "ce"] = "rps"
     """Ranked probability score, or cross-entropy, which is blind to the classes' order."""
-    steps: int = Field(default=6000, ge=1, le=10**8)
-    batch: int = Field(default=64, ge=1, le=65536)
-    """Samples of one step, over all workers."""
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     """Its highest value, reached after the warm-up; a cosine takes it from there to nearly nothing."""
     warmup: float = Field(default=0.05, ge=0, le=0.5)
@@ -72,9 +69,7 @@ class Trainer:
         self._device = device
         self._average = average
         self._loss = {"rps": ordinal.ranked_probability_score, "ce": ordinal.cross_entropy}[settings.loss]
-        if device.type == "cuda":
-            torch.backends.cudnn.deterministic = True
-            torch.backends.cudnn.benchmark = False
+        learning.made_repeatable(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(digest64(seed, "weights") >> 1)
             self.module = network.build(settings.network)
@@ -83,6 +78,7 @@ class Trainer:
         for module in (self.module, self.averaged):
             module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.requires_grad_(False).eval()
+        self._modules = {"weights": self.module, "average": self.averaged}
         self._parameters = dict(self.module.named_parameters())
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay
@@ -101,7 +97,7 @@ class Trainer:
         """
         self._optimizer.param_groups[0]["lr"] = self.learning_rate(self.steps)
         target = ordinal.soft_target(self._on_device(radii), self._radii_px)
-        with self._precision():
+        with learning.precision(self._device):
             logits = self.module(self._on_device(images))
         loss = self._loss(logits, target)
         self._optimizer.zero_grad(set_to_none=False)
@@ -111,10 +107,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._settings.clip_norm)
         self._optimizer.step()
         self.steps += 1
-        decay = min(self._settings.ema, self.steps / (self.steps + 9))  # else a short run keeps its first weights
-        with torch.no_grad():
-            for mean, parameter in zip(self.averaged.parameters(), self._parameters.values(), strict=True):
-                mean.lerp_(parameter, 1 - decay)
+        learning.follow(self.averaged, self.module, self._settings.ema, self.steps)
         return loss.detach()
 
     def learning_rate(self, step: int) -> float:
@@ -136,7 +129,7 @@ class Trainer:
             (N,) radii in pixels, of an image's mean distribution, its cells weighted by their certainty as
             :meth:`medsynth.focus.model.FocusModel.score` does.
         """
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), learning.precision(self._device):
             logits = self.averaged(self._on_device(images))
         cells = torch.softmax(logits.float(), dim=1)
         weights = ordinal.certainty(cells)[:, None] + 1e-6
@@ -156,12 +149,8 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """All that is needed to go on exactly."""
-        found = {"steps": torch.tensor(self.steps)}
-        for kind, module in (("weights", self.module), ("average", self.averaged)):
-            found |= {f"{kind}.{name}": tensor for name, tensor in module.state_dict().items()}
-        for name, parameter in self._parameters.items():
-            found |= {f"adamw.{name}.{key}": value for key, value in self._optimizer.state[parameter].items()}
-        return found
+        moments = learning.moments_of("adamw", self._parameters, self._optimizer)
+        return {"steps": torch.tensor(self.steps), **learning.state_of(self._modules), **moments}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state.
@@ -170,22 +159,11 @@ class Trainer:
             state: what :meth:`state` gave, of a trainer with the same settings.
         """
         self.steps = int(state["steps"])
-        for kind, module in (("weights", self.module), ("average", self.averaged)):
-            module.load_state_dict(_below(state, kind))
-        for name, parameter in self._parameters.items():
-            kept = _below(state, f"adamw.{name}")
-            # The moments lie as the weights do; the optimizer wants its own count of steps on the CPU.
-            self._optimizer.state[parameter] = {
-                key: value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
-                for key, value in kept.items()
-            }
+        learning.load_state(self._modules, state)
+        learning.load_moments("adamw", self._parameters, self._optimizer, state)
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
-        # A copy first: batches come read-only out of shared memory.
-        return torch.from_numpy(np.array(array)).to(self._device, non_blocking=True)
-
-    def _precision(self) -> AbstractContextManager[None]:
-        return torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda")
+        return learning.on_device(array, self._device)
 
 
 def figures(found: NDArray[np.float64], wanted: NDArray[np.float64], radii_px: Sequence[float]) -> dict[str, float]:
@@ -211,8 +189,3 @@ def figures(found: NDArray[np.float64], wanted: NDArray[np.float64], radii_px: S
     if np.ptp(found) > 0 and np.ptp(wanted) > 0:
         told["spearman"] = float(stats.spearmanr(found, wanted).statistic)
     return {name: told[name] for name in FIGURES if name in told}
-
-
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = prefix + "."
-    return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}

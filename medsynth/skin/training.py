@@ -5,33 +5,32 @@ weights, their average, the optimizers' moments, how strongly judged pictures ar
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from medsynth import learning
+from medsynth.learning import PaceSettings
 from medsynth.seeds import digest64
 from medsynth.skin import generator, losses
 from medsynth.skin.discriminator import Discriminators, DiscriminatorSettings, LookEncoder
 from medsynth.skin.generator import Asked, Chance, GeneratorSettings
 from medsynth.skin.losses import LossSettings
-from medsynth.spec import Settings
 
 Batch = Mapping[str, NDArray[Any]]
 """As :meth:`medsynth.skin.samples.Feed.batch` gives it."""
 
 
-class LearningSettings(Settings):
+class LearningSettings(PaceSettings):
     """How the networks learn, whatever from."""
 
     generator: GeneratorSettings = GeneratorSettings()
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     losses: LossSettings = LossSettings()
-    steps: int = Field(default=6000, ge=1, le=10**8)
     batch: int = Field(default=16, ge=1, le=65536)
     """Samples of one step, over all workers."""
     learning_rate: float = Field(default=5e-4, gt=0, le=1)
@@ -73,9 +72,7 @@ class Trainer:
         self._settings, self._device, self._seed = settings, device, seed
         self._average, self._rank = average, rank
         own = settings.generator
-        if device.type == "cuda":
-            torch.backends.cudnn.deterministic = True
-            torch.backends.cudnn.benchmark = False
+        learning.made_repeatable(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(digest64(seed, "weights") >> 1)
             self.module = generator.build(own, conditions)
@@ -119,28 +116,25 @@ class Trainer:
         with self._chance():
             told = self._learn(photos, asked)
         self.steps += 1
-        decay = min(self._settings.ema, self.steps / (self.steps + 9))  # else a short run keeps its first weights
-        with torch.no_grad():
-            for mean, parameter in zip(self.averaged.parameters(), self.module.parameters(), strict=True):
-                mean.lerp_(parameter, 1 - decay)
+        learning.follow(self.averaged, self.module, self._settings.ema, self.steps)
         return told
 
     def _learn(self, photos: Tensor, asked: Asked) -> dict[str, Tensor]:
         own = self._settings.losses
-        with self._precision():
+        with learning.precision(self._device):
             chance, spread = self._looks(photos, asked)
             drawn = self.module(asked, chance).float()
         disturb = _disturbance(len(photos), self.disturbed)
         seen = Asked(disturb(asked.maps), disturb(asked.masks), asked.skin, asked.conditions, asked.types)
         real, fake = disturb(photos), disturb(drawn)
-        with self._precision():
+        with learning.precision(self._device):
             real_scores, real_features = self.judge(real, seen)
             fake_scores, _ = self.judge(fake.detach(), seen)
         judged = losses.judged(real_scores, True, own.kind) + losses.judged(fake_scores, False, own.kind)
         self._descend("judge", 0.5 * judged)
         self._follow(real_scores)
         self.judge.requires_grad_(False)
-        with self._precision():
+        with learning.precision(self._device):
             scores, features = self.judge(fake, seen)
         self.judge.requires_grad_(True)
         terms = self._terms(drawn, photos, asked.masks, scores, (features, real_features), spread)
@@ -216,13 +210,9 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """All that is needed to go on exactly."""
-        found = {"steps": torch.tensor(self.steps), "disturbed": self.disturbed}
-        for kind, module in self._modules.items():
-            found |= {f"{kind}.{name}": tensor for name, tensor in module.state_dict().items()}
+        found = {"steps": torch.tensor(self.steps), "disturbed": self.disturbed, **learning.state_of(self._modules)}
         for part, parameters in self._learning.items():
-            for name, parameter in parameters.items():
-                moments = self._optimizers[part].state[parameter]
-                found |= {f"adam.{name}.{key}": value for key, value in moments.items()}
+            found |= learning.moments_of("adam", parameters, self._optimizers[part])
         return found
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -233,15 +223,9 @@ class Trainer:
         """
         self.steps = int(state["steps"])
         self.disturbed = state["disturbed"].clone().to(self._device)
-        for kind, module in self._modules.items():
-            module.load_state_dict(_below(state, kind))
+        learning.load_state(self._modules, state)
         for part, parameters in self._learning.items():
-            for name, parameter in parameters.items():
-                kept = _below(state, f"adam.{name}")
-                self._optimizers[part].state[parameter] = {
-                    key: value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
-                    for key, value in kept.items()
-                }
+            learning.load_moments("adam", parameters, self._optimizers[part], state)
 
     def _given(self, batch: Batch) -> tuple[Tensor, Asked]:
         pictures = [self._on_device(batch[name]).permute(0, 3, 1, 2).float() / 127.5 - 1 for name in ("photos", "maps")]
@@ -251,11 +235,7 @@ class Trainer:
         return photos, Asked(maps, masks, skin, self._on_device(batch["conditions"]), self._on_device(batch["types"]))
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
-        # A copy first: batches come read-only out of shared memory.
-        return torch.from_numpy(np.array(array)).to(self._device, non_blocking=True)
-
-    def _precision(self) -> AbstractContextManager[None]:
-        return torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda")
+        return learning.on_device(array, self._device)
 
     @contextmanager
     def _chance(self) -> Iterator[None]:
@@ -290,8 +270,3 @@ def _disturbance(count: int, chance: Tensor) -> Callable[[Tensor], Tensor]:
         return found.masked_fill(hole, 0.0)
 
     return disturb
-
-
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = prefix + "."
-    return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}

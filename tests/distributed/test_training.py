@@ -51,6 +51,7 @@ def test_dying_failing_and_going_on_leaves_the_curve_of_a_plain_loop(tmp_path: P
     assert [int(row["step"]) for row in rows] == list(range(5, 61, 5))
     expected = np.array(plain_loop(job)).reshape(12, 5).mean(axis=1)
     np.testing.assert_allclose([float(row["loss"]) for row in rows], expected, rtol=1e-4)
+    assert (tmp_path / "seen" / "all.txt").read_bytes() == b"all"
     assert {int(row["step"]): row["held_out"] for row in rows if "held_out" in row} == {20: "18", 40: "18", 60: "18"}
 
 

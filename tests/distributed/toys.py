@@ -40,8 +40,8 @@ class Line:
     def rates(self) -> dict[str, float]:
         return {"first_weight": float(self.weights[0])}
 
-    def validate(self, batches: Sequence[Arrays]) -> dict[str, float]:
-        return {"held_out": float(sum(batch["x"].sum() for batch in batches))}
+    def validate(self, batches: Sequence[Arrays]) -> tuple[dict[str, float], dict[str, bytes]]:
+        return {"held_out": float(sum(batch["x"].sum() for batch in batches))}, {"seen/all.txt": b"all"}
 
     def state(self) -> dict[str, torch.Tensor]:
         kept = self.optimizer.state[self.weights]
@@ -77,7 +77,7 @@ class ToyJob:
     def feed(self) -> Self:
         return self
 
-    def learner(self, device: torch.device, average: Average) -> Line:
+    def learner(self, device: torch.device, average: Average, rank: int) -> Line:
         return Line(average) if self.dies_after is None else Line(average, Path(self.out, "died"), self.dies_after)
 
     def batch(self, step: int, rank: int, workers: int) -> Arrays:

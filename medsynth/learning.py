@@ -1,0 +1,110 @@
+"""What every network's training has in common: its pace, its state, and where its tensors lie."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from medsynth.spec import Settings
+
+
+class PaceSettings(Settings):
+    """How long a training is, and when it looks up."""
+
+    steps: int = Field(default=6000, ge=1, le=10**8)
+    batch: int = Field(default=64, ge=1, le=65536)
+    """Samples of one step, over all workers."""
+    validate_every: int = Field(default=500, ge=1)
+    log_every: int = Field(default=20, ge=1)
+    checkpoint_seconds: float = Field(default=30.0, ge=0)
+    """Seconds between two checkpoints: what a killed run loses at the most."""
+
+    @model_validator(mode="after")
+    def _at_lines(self) -> Self:
+        if self.validate_every % self.log_every:
+            raise ValueError(f"validate_every must be a multiple of log_every ({self.log_every})")
+        return self
+
+    def deciding(self) -> dict[str, Any]:
+        """All settings that decide the curve."""
+        return self.model_dump(mode="json", exclude={"checkpoint_seconds"})
+
+
+def made_repeatable(device: torch.device) -> None:
+    """Have a GPU's convolutions reckoned in one way, always."""
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+
+
+def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """An array of a batch as a tensor."""
+    # A copy first: batches come read-only out of shared memory.
+    return torch.from_numpy(np.array(array)).to(device, non_blocking=True)
+
+
+def precision(device: torch.device) -> AbstractContextManager[None]:
+    """bf16 on a GPU where that is safe, float32 on CPUs."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+
+
+def follow(mean: nn.Module, module: nn.Module, decay: float, steps: int) -> None:
+    """Bring a running average of weights on by a step.
+
+    Args:
+        mean: the average.
+        module: the weights.
+        decay: of the average.
+        steps: done by now; in the first ones the decay is less, else a short run keeps its first weights.
+    """
+    decay = min(decay, steps / (steps + 9))
+    with torch.no_grad():
+        for kept, parameter in zip(mean.parameters(), module.parameters(), strict=True):
+            kept.lerp_(parameter, 1 - decay)
+
+
+def state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The tensors of modules, each below its module's name."""
+    return {f"{kind}.{name}": value for kind, module in modules.items() for name, value in module.state_dict().items()}
+
+
+def load_state(modules: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> None:
+    """The inverse of :func:`state_of`."""
+    for kind, module in modules.items():
+        module.load_state_dict(_below(state, kind))
+
+
+def moments_of(
+    prefix: str, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """What an optimizer knows of parameters, by their names below a prefix."""
+    return {
+        f"{prefix}.{name}.{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def load_moments(
+    prefix: str,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Tensor],
+) -> None:
+    """The inverse of :func:`moments_of`."""
+    for name, parameter in parameters.items():
+        # The moments lie as the weights do; the optimizer wants its own count of steps on the CPU.
+        optimizer.state[parameter] = {
+            key: value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
+            for key, value in _below(state, f"{prefix}.{name}").items()
+        }
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = prefix + "."
+    return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
