@@ -1,27 +1,69 @@
 """What a person sees of a training run: a live table on a terminal, a line now and then in a log."""
 
 import contextlib
+import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from _console import clock, console, say
+from _console import clock, console, say, table
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from medsynth import storage
-from medsynth.distributed.training import Progress
+from medsynth.distributed import runs, training
+from medsynth.distributed.training import Job, Progress
 
 _KEPT = 12
 _LOG_SECONDS = 10.0
 _SEND_SECONDS = 60.0
+
+
+def finished(weights: str) -> bool:
+    """Whether an earlier run of the same command was done; says so."""
+    if storage.head(weights) is None:
+        return False
+    say(f"finished before: {weights}")
+    return True
+
+
+def command_line() -> str:
+    """This job's own command, for a card."""
+    return shlex.join(["python", f"jobs/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+
+def trained(job: Job, workers: int, gpu: bool, tensorboard: bool) -> tuple[Mapping[str, Tensor], list[runs.Row]]:
+    """Train to the end, and show how it goes.
+
+    Returns:
+        The last checkpoint's state, and the curve.
+    """
+    with TrainingView("training") as view, curve_for_tensorboard(job.out if tensorboard else None) as add:
+
+        def tell(progress: Progress) -> None:
+            view.show(progress)
+            add(progress)
+
+        training.train(job, workers=workers, gpu=gpu, progress=tell)
+    step, state = runs.load_checkpoint(job.out) or (0, {})
+    return state, runs.load_rows(job.out, step)
+
+
+def show_figures(rows: Sequence[runs.Row], names: Sequence[str]) -> None:
+    """The figures of the last validation, as a table; nothing where there was none."""
+    validated = [row for row in rows if any(name in row for name in names)]
+    if validated:
+        last = validated[-1]
+        shown = [[name.replace("_", " "), f"{float(last[name]):.4f}"] for name in names if name in last]
+        table("of the last validation", ["figure", "value"], shown)
 
 
 class TrainingView:

@@ -1,13 +1,11 @@
 """Train the focus network, on tiles put out of focus on the fly or on a corpus that is already."""
 
-import shlex
-import sys
 from typing import Annotated, Literal
 
 import typer
 from _cli import place, run
-from _console import ProgressLine, say, table
-from _training import TrainingView, curve_for_tensorboard
+from _console import ProgressLine, say
+from _training import command_line, finished, show_figures, trained
 
 from medsynth import storage
 from medsynth.catalog import table as catalog
@@ -48,8 +46,7 @@ def train_focus(
     source, validate_on = storage.absolute(source), storage.absolute(validate_on) if validate_on else None
     order = focus.Order(out, chosen, seed, source, validate_on)
     runs.check(out, order.header())
-    if storage.head(storage.join(out, focus.WEIGHTS)) is not None:
-        say(f"finished before: {storage.join(out, focus.WEIGHTS)}")
+    if finished(storage.join(out, focus.WEIGHTS)):
         return
     with session():
         gpu, workers = training.processors(device, workers, chosen.batch)
@@ -61,17 +58,9 @@ def train_focus(
         job = focus.set_up(order, found, other)
         runs.claim(out, job.header())
         _show_plan(job, workers, gpu)
-        with TrainingView("training") as view, curve_for_tensorboard(out if tensorboard else None) as add:
-
-            def tell(progress: training.Progress) -> None:
-                view.show(progress)
-                add(progress)
-
-            training.train(job, workers=workers, gpu=gpu, progress=tell)
-    step, state = runs.load_checkpoint(out) or (0, {})
-    rows = runs.load_rows(out, step)
-    weights = focus.finish(job, state, rows, shlex.join(["python", "jobs/train_focus.py", *sys.argv[1:]]))
-    _show_result(rows)
+        state, rows = trained(job, workers, gpu, tensorboard)
+    weights = focus.finish(job, state, rows, command_line())
+    show_figures(rows, FIGURES)
     say(f"weights: {weights}\ncurve: {storage.join(out, runs.METRICS)}")
 
 
@@ -86,15 +75,6 @@ def _show_plan(job: FocusRun, workers: int, gpu: bool) -> None:
     say(f"training on {tiles}, {against}, by {workers} {'GPU' if gpu else 'CPU'} worker(s)")
     if held is None and not isinstance(job.training, Tiles):
         say("a corpus is training data as a whole: name other images by --validate-on to see figures", "yellow")
-
-
-def _show_result(rows: list[runs.Row]) -> None:
-    validated = [row for row in rows if "class_error" in row]
-    if validated:
-        last = [
-            [name.replace("_", " "), f"{float(validated[-1][name]):.4f}"] for name in FIGURES if name in validated[-1]
-        ]
-        table("on held-out slides", ["figure", "value"], last)
 
 
 def _catalog(source: str, order: focus.Order, name: str) -> str:

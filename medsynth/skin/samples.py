@@ -5,6 +5,7 @@ process that makes samples seconds to load, and no Ray.
 """
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,17 @@ class SampleSettings(Settings):
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What a run must know of a photo before it starts."""
+
+    width: int
+    """In pixels."""
+    height: int
+    sha256: str
+    """Of its file."""
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A photo's pixels and its skin's colour."""
 
@@ -51,9 +63,7 @@ class Loaded:
     box: Box
     skin: tuple[float, float, float]
     """CIELAB."""
-    width: int
-    """Before it was reduced."""
-    height: int
+    facts: Facts
 
 
 def load(photo: Photo, size: int) -> Loaded:
@@ -67,7 +77,8 @@ def load(photo: Photo, size: int) -> Loaded:
         TrainingError: it cannot be read, its box lies outside it, or it shows no skin.
     """
     try:
-        pixels = images.decode(storage.read(photo.uri))
+        data = storage.read(photo.uri)
+        pixels = images.decode(data)
         height, width = pixels.shape[:2]
         photo.box.check(width, height, photo.uri)
         colour = semantic_map.skin_colour(pixels, photo.box)
@@ -81,7 +92,8 @@ def load(photo: Photo, size: int) -> Loaded:
     corners = (photo.box.x0 * across, photo.box.y0 * down, photo.box.x1 * across, photo.box.y1 * down)
     x0, y0, x1, y1 = (round(corner) for corner in corners)
     box = Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
-    return Loaded(pixels, box, (float(colour[0]), float(colour[1]), float(colour[2])), width, height)
+    skin = (float(colour[0]), float(colour[1]), float(colour[2]))
+    return Loaded(pixels, box, skin, Facts(width, height, hashlib.sha256(data).hexdigest()))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,0 +1,122 @@
+"""The card of a trained generator: what it was made from, how, what it reaches, and how far to trust it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from medsynth.skin import tone
+
+_NAMES = {
+    "ita_error": "median distance of measured and asked angle of the skin's colour, degrees",
+    "ita_spearman": "Spearman correlation of measured and asked angle",
+    "ita_found": "share of pictures with skin to measure",
+    "held_out_l1": "distance from held-out photos, drawn from their maps (of 2)",
+    "held_out_lesion_l1": "the same inside the lesion's box",
+    "held_out_texture": "distance of how strong the detail is, by scale and place",
+    "held_out_tone": "distance of the skin's mean colour and its spread of shades",
+}
+
+
+def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]], command: str) -> str:
+    """The card in Markdown.
+
+    Args:
+        about: what the weights' own file says of them.
+        grid: path of the last sample grid, from the card.
+        curve: the lines of the training's curve.
+        command: that made them.
+    """
+    own, photos = about["settings"], about["photos"]
+    size, samples = own["generator"]["size"], own["samples"]
+    figures = [f"| {_NAMES.get(name, name)} | {float(value):.4f} |" for name, value in about["figures"].items()]
+    lines = [
+        "# Skin generator",
+        "",
+        f"Draws clinical skin photos of {size}×{size} px from a semantic map: the skin's colour, a condition, and the "
+        f"lesion's place and size. Network `{own['generator']['kind']}`, trained for {about['steps']:,} steps of "
+        f"{own['batch']} samples; conditions: {', '.join(photos['training']['conditions'])}.",
+        "",
+        "**Every picture that it draws is synthetic. Such pictures are for training other models, never for "
+        "validating or testing them, and no evidence of how any disease looks.**",
+        "",
+        f"![Sample grid: one condition a row, six skin types, then other seeds of one map]({grid})",
+        "",
+        "Rows: conditions. Columns: one map and seed in the six skin types, then type III with two other seeds.",
+        "",
+        "## Data",
+        "",
+        about["attribution"]
+        or "Whose photos these are and under which terms was not stated: find out before the "
+        "weights, or pictures made with them, are handed on (`--attribution`).",
+        "",
+        "| | training | held out |",
+        "| --- | ---: | ---: |",
+        *_table(photos),
+        "",
+        f"Parted by patient, no patient on both sides: {100 * own['hold_out']:g} % held out by split seed "
+        f"{own['split_seed']}, where the table has no column `split` of its own. Digests of the table: training "
+        f"`{about['pairs']['table'][:16]}`, held out `{about['pairs']['held_out'][:16]}`; of the photos "
+        f"`{about['photos_sha256'][:16]}`.",
+        "",
+        *_tones(samples, photos["training"]["types"]),
+        "",
+        "## Figures",
+        "",
+        "Of the averaged weights at the last step. Asked against measured angle: every condition in six skin types, "
+        "each with a colour of its own.",
+        "",
+        *(["| figure | value |", "| --- | ---: |", *figures] if figures else ["Not validated."]),
+        "",
+        "## Limits",
+        "",
+        "- Learnt from few photos of a few conditions: what they do not show, it cannot draw.",
+        "- A Fitzpatrick type is a clinical grade; here it stands for a bin of the individual typology angle, by "
+        "convention.",
+        "- A map that a training photo gave may bring that photo back; ask for new maps, and look for near copies.",
+        "- Lesion sizes and places that the training photos did not have are guesses.",
+        "",
+        "## How it was made",
+        "",
+        "```",
+        command,
+        "```",
+        "",
+        f"Seed {about['seed']}, {', '.join(f'{name} {version}' for name, version in about['versions'].items())}, last "
+        f"loss of the judge {curve[-1].get('judge', 'unknown') if curve else 'unknown'}. Settings that decide the "
+        "weights:",
+        "",
+        "```yaml",
+        yaml.safe_dump(own, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True).strip(),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(photos: Mapping[str, Any]) -> list[str]:
+    both = (photos["training"], photos["held_out"])
+    rows = [(name, [part[name] for part in both]) for name in ("photos", "patients")]
+    rows += [(f"condition {name}", [part["conditions"].get(name, 0) for part in both]) for name in _keys(both)]
+    names = {str(kind): f"type {name}" for kind, name in enumerate(tone.TYPES, start=1)} | {"0": "type unknown"}
+    rows += [(name, [part["types"].get(kind, 0) for part in both]) for kind, name in names.items()]
+    return [f"| {name} | {counts[0]} | {counts[1]} |" for name, counts in rows]
+
+
+def _keys(both: Sequence[Mapping[str, Any]]) -> list[str]:
+    return sorted({name for part in both for name in part["conditions"]})
+
+
+def _tones(samples: Mapping[str, Any], types: Mapping[str, int]) -> list[str]:
+    dark = sum(types.get(kind, 0) for kind in ("5", "6"))
+    seen = f"Of the photos to learn from, {dark} are of the types V and VI."
+    if not samples["retoned"]:
+        return [f"{seen} Photos kept their own tone: do not trust pictures of types that the table above shows few of."]
+    return [
+        f"{seen} {100 * samples['retoned']:g} % of the samples were retoned: photo and map were given another angle of "
+        "the skin's colour together, the lesion with its skin, by one filter of melanin for the whole picture "
+        "(`medsynth/skin/tone.py`, after Tsumura et al., SIGGRAPH 2003). Dark skin is therefore mostly light skin "
+        "filtered: its colour can be trusted, as the figures show, and how a lesion, its redness and its border look "
+        "on it can not. Use such pictures to teach a model that tone does not decide, not to teach it how a "
+        "disease looks on dark skin."
+    ]

@@ -1,0 +1,381 @@
+"""One training run of the skin generator: what was asked for, what is held out, and what it leaves behind.
+
+Photos are parted by patient. No Ray here.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import Any, Self
+
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from medsynth import __version__, spec, storage
+from medsynth.errors import NotFoundError, TrainingError
+from medsynth.skin import card, pairs, validation
+from medsynth.skin.model import SkinModel
+from medsynth.skin.pairs import Pairs
+from medsynth.skin.samples import HELD_OUT_BATCH, Facts, Feed, SampleSettings
+from medsynth.skin.semantic_map import Geometry, colour_of
+from medsynth.skin.training import LearningSettings, Trainer
+from medsynth.skin.validation import FIGURES, Judge
+
+WEIGHTS = "skin.safetensors"
+CARD = "README.md"
+ATTRIBUTION = "ATTRIBUTION.txt"
+"""Stands beside a table of photos and says whose they are, and under which terms."""
+
+_FORMAT = "medsynth-training-1"
+_SMALLEST_PATCHES = 3
+
+
+class TrainSettings(LearningSettings):
+    """Everything about a run but where it reads and writes, and its seed."""
+
+    samples: SampleSettings = SampleSettings()
+    """How training pairs are made of photos."""
+    conditions: tuple[str, ...] = ()
+    """Those to learn, in the order that gives them their colours; by default all of the table."""
+    hold_out: float = Field(default=0.15, ge=0, lt=1)
+    """Share of the patients that is held out to validate on, at least one; 0 for none."""
+    split_seed: int = Field(default=0, ge=0)
+    """Another one holds out other patients. Not the run's: runs of other seeds are compared on the same photos."""
+    validation_photos: int = Field(default=256, ge=1, le=10**6)
+    """Held-out photos that are looked at, at the most."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        size = self.generator.size
+        if self.samples.size != size:
+            raise ValueError(f"samples.size is {self.samples.size} and generator.size {size}; give the same")
+        if self.losses.pool > size:
+            raise ValueError(f"losses.pool is {self.losses.pool} px, more than a picture of {size} px has")
+        judges = self.discriminator
+        if size >> (judges.scales - 1 + judges.layers) < _SMALLEST_PATCHES:
+            raise ValueError(
+                f"discriminator: {judges.scales} scale(s) of {judges.layers} layers leave nothing of pictures of "
+                f"{size} px; take fewer"
+            )
+        return self
+
+
+_PAPER: dict[str, Any] = {
+    "generator": {"kind": "unet", "dropout": True},
+    "discriminator": {"layers": 3, "scales": 1, "spectral": False, "projection": False},
+    "losses": {
+        "kind": "vanilla",
+        "adversarial": 1.0,
+        "min_patch": 1.0,
+        "l1": 100.0,
+        "lesion_l1": 100.0,
+        "feature_matching": 10.0,
+        "pool": 1,
+        "texture": 0.0,
+        "tone": 0.0,
+    },
+    "learning_rate": 2e-4,
+    "judging_rate": 2e-4,
+    "momentum": 0.5,
+    "constant": 0.5,
+    "ema": 0.0,
+    "augmented": 0.0,
+    "samples": {"retoned": 0.0, "balance": 0.0},
+}
+
+_SMOKE: dict[str, Any] = {
+    "generator": {"size": 32, "width": 4, "widest": 16, "latent": 8, "embedding": 16},
+    "discriminator": {"width": 4, "layers": 2},
+    "samples": {"size": 32},
+    "steps": 24,
+    "batch": 4,
+    "augmented_images": 400,
+    "validate_every": 8,
+    "log_every": 2,
+    "checkpoint_seconds": 0,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {"paper": _PAPER, "plus": {}, "smoke": _SMOKE}
+"""Settings by the name of the preset: the paper's, the default, and one for tests.
+
+Of the paper's, these are known: the U-Net with resize and convolution, the patch judge, and the four terms beside
+the adversarial one. From pix2pix: vanilla loss, ``l1`` 100, the rates and their fall, 0.5, dropout, widths.
+Assumed, since neither tells them: ``min_patch`` 1, ``lesion_l1`` 100, ``feature_matching`` 10 (pix2pixHD's), that
+no average of the weights is kept, and that photos keep their own tone.
+"""
+
+
+def _sized(size: int, width: int, widest: int, judge: int, **others: int) -> dict[str, Any]:
+    network = {"size": size, "width": width, "widest": widest}
+    return {"generator": network, "samples": {"size": size}, "discriminator": {"width": judge}, **others}
+
+
+MACHINES: dict[str, dict[str, dict[str, Any]]] = {
+    "cpu": {
+        "paper": _sized(128, 24, 192, 24, batch=4, steps=12000),
+        "plus": _sized(128, 16, 128, 32, batch=8, steps=6000),
+    },
+    "gpu": {
+        "paper": _sized(256, 64, 512, 64, batch=16, steps=30000),
+        "plus": _sized(256, 32, 512, 64, batch=32, steps=30000),
+    },
+    "cluster": {
+        "paper": _sized(256, 64, 512, 64, batch=64, steps=60000),
+        "plus": _sized(256, 48, 768, 96, batch=256, steps=60000),
+    },
+}
+"""What a preset is on a machine: two CPU cores for an hour, one GPU, or many."""
+
+
+def settings(preset: str, machine: str, uri: str | None, flags: Mapping[str, Any]) -> TrainSettings:
+    """The settings of a preset, with those of a file and then of flags in place of its own.
+
+    Args:
+        preset: a name in ``PRESETS``.
+        machine: a name in ``MACHINES``; the smoke preset is the same on all.
+        uri: of a YAML file, or None.
+        flags: settings by name.
+
+    Raises:
+        SpecError: a setting is wrong; the message names it.
+    """
+    base = spec.merged(PRESETS[preset], MACHINES[machine].get(preset, {}))
+    return spec.layered(TrainSettings, base, uri, flags, f"preset {preset}")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for, before any photo is read."""
+
+    out: str
+    """URI of the output folder."""
+    settings: TrainSettings
+    seed: int
+    pairs: str
+    """URI of the table of photos."""
+    attribution: str = ""
+    """Whose photos they are, and under which terms."""
+
+    def header(self) -> dict[str, Any]:
+        """The part of ``training.json`` that is known before anything is read."""
+        return {
+            "format": _FORMAT,
+            "job": "train_gan",
+            "seed": self.seed,
+            "settings": self.settings.deciding(),
+            "versions": {
+                "medsynth": __version__,
+                "pillow": metadata.version("pillow"),
+                "torch": torch.__version__.partition("+")[0],
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Material:
+    """Photos to learn from and photos held out, no patient in both."""
+
+    training: Pairs
+    validation: Pairs
+    conditions: tuple[str, ...]
+
+    @property
+    def whole(self) -> Pairs:
+        """Both together."""
+        return replace(self.training, photos=self.training.photos + self.validation.photos)
+
+
+def attribution(table: str) -> str:
+    """What stands beside a table of photos about whose they are; nothing where nothing does."""
+    folder = table.rpartition("/")[0]
+    try:
+        return " ".join(storage.read(storage.join(folder, ATTRIBUTION)).decode(errors="replace").split())
+    except NotFoundError:
+        return ""
+
+
+def part(order: Order) -> Material:
+    """Read the table of an order, and part its photos by patient.
+
+    Raises:
+        CatalogError: there is no such table, or a column is missing.
+        PairsError: a row is wrong, a patient is on both sides, or nothing is left to learn from.
+        MapError: a condition is asked for that the table does not have.
+        TrainingError: there are too few photos to learn from.
+    """
+    own = order.settings
+    whole = pairs.read(order.pairs)
+    for name in own.conditions:
+        colour_of(name, whole.conditions)  # refuses an unknown one
+    conditions = own.conditions or whole.conditions
+    chosen = replace(whole, photos=tuple(photo for photo in whole.photos if photo.condition in conditions))
+    training, held = pairs.split(chosen, own.hold_out, own.split_seed)
+    for name in conditions:
+        if name not in training.conditions:
+            raise TrainingError(
+                f"{order.pairs}: condition {name!r} has no photo left to learn from; leave it out by the setting "
+                "conditions, or choose another hold_out or split_seed"
+            )
+    if len(training.photos) < own.batch:
+        raise TrainingError(
+            f"{order.pairs}: {len(training.photos)} photo(s) to learn from are fewer than a batch of {own.batch}; "
+            "lower --batch, or add photos"
+        )
+    return Material(training, held, conditions)
+
+
+@dataclass(frozen=True)
+class SkinRun:
+    """All that a worker must know of a run; small, and picklable."""
+
+    order: Order
+    material: Material
+    geometry: Geometry
+    photos_sha256: str
+    """Of the photos' files, in the table's order."""
+    judge: Judge | None = None
+    """Tells further figures of held-out photos and of pictures drawn from their maps."""
+
+    @property
+    def out(self) -> str:
+        """URI of the output folder."""
+        return self.order.out
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Of the order."""
+        return self.order.settings
+
+    @property
+    def pace(self) -> TrainSettings:
+        """How long the run is, and when it looks up."""
+        return self.settings
+
+    @property
+    def feed(self) -> Feed:
+        """What it learns from."""
+        own, there = self.settings, self.material
+        return Feed(there.training, there.validation, there.conditions, own.samples, self.order.seed, own.batch)
+
+    @property
+    def held_out_batches(self) -> int:
+        """How many batches there are to validate on."""
+        count = min(self.settings.validation_photos, len(self.material.validation.photos))
+        return -(-count // HELD_OUT_BATCH)
+
+    def learner(self, device: torch.device, average: Callable[[Sequence[Tensor]], None], rank: int) -> "Learner":
+        """What learns, at its start; each worker draws other noise."""
+        return Learner(self, self.trainer(device, average, rank))
+
+    def trainer(
+        self, device: torch.device, average: Callable[[Sequence[Tensor]], None] = lambda _: None, rank: int = 0
+    ) -> Trainer:
+        """The networks at their start."""
+        return Trainer(self.settings, len(self.material.conditions), device, self.order.seed, average, rank)
+
+    def model(self, trainer: Trainer, figures: Mapping[str, str]) -> SkinModel:
+        """What the trainer's averaged weights draw with.
+
+        Args:
+            trainer: of this run.
+            figures: what was reached, for what the model tells of itself.
+        """
+        about = {**self.header(), "steps": trainer.steps, "figures": dict(figures), "photos": self.counts()}
+        about["attribution"] = self.order.attribution
+        return SkinModel(trainer.averaged, self.material.conditions, self.geometry, about)
+
+    def header(self) -> dict[str, Any]:
+        """All that decides the result, for ``training.json``."""
+        return {
+            **self.order.header(),
+            # Not where they lie: the photos may be moved. No patient is named: the weights are handed on.
+            "pairs": {"table": self.material.training.digest, "held_out": self.material.validation.digest},
+            "photos_sha256": self.photos_sha256,
+        }
+
+    def counts(self) -> dict[str, Any]:
+        """How many photos, patients, conditions and types there are, for the card."""
+        found: dict[str, Any] = {}
+        for name, part in (("training", self.material.training), ("held_out", self.material.validation)):
+            found[name] = {
+                "photos": len(part.photos),
+                "patients": len(part.patients),
+                "conditions": dict(sorted(Counter(photo.condition for photo in part.photos).items())),
+                "types": {
+                    str(k): n for k, n in sorted(Counter(photo.fitzpatrick or 0 for photo in part.photos).items())
+                },
+            }
+        return found
+
+
+def set_up(order: Order, material: Material, facts: Sequence[Facts], judge: Judge | None = None) -> SkinRun:
+    """A run, once its photos were looked at.
+
+    Args:
+        order: what was asked for.
+        material: of the order.
+        facts: of each photo of ``material.whole``, in order.
+        judge: further figures.
+    """
+    count = len(material.training.photos)
+    geometry = material.training.geometry([(one.width, one.height) for one in facts[:count]])
+    digest = hashlib.sha256(json.dumps([one.sha256 for one in facts]).encode()).hexdigest()
+    return SkinRun(order, material, geometry, digest, judge)
+
+
+def finish(run: SkinRun, state: Mapping[str, Tensor], curve: Sequence[Mapping[str, str]], command: str) -> str:
+    """Write what a finished training is for: the averaged weights, and a card before them.
+
+    Args:
+        run: the run.
+        state: its last checkpoint's.
+        curve: its curve, line by line.
+        command: that made it, for the card.
+
+    Returns:
+        URI of the weights.
+    """
+    trainer = run.trainer(torch.device("cpu"))
+    trainer.load(state)
+    last = next((line for line in reversed(curve) if "ita_found" in line), {})
+    model = run.model(trainer, {name: value for name, value in last.items() if name.startswith(FIGURES)})
+    storage.put(storage.join(run.out, CARD), card.text(model.about, grid_path(trainer.steps), curve, command).encode())
+    weights = storage.join(run.out, WEIGHTS)
+    model.save(weights)
+    storage.remove_staging(run.out)
+    return weights
+
+
+def grid_path(step: int) -> str:
+    """Where the sample grid of a step lies in the run's folder."""
+    return f"samples/step-{step:06d}.png"
+
+
+class Learner:
+    """A :class:`Trainer` as a loop over named arrays drives it."""
+
+    def __init__(self, run: SkinRun, trainer: Trainer) -> None:
+        self._run, self._trainer = run, trainer
+        self._rates: dict[str, float] = {}
+        self.state, self.load = trainer.state, trainer.load
+
+    def step(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+        """Learn from a batch."""
+        self._rates = self._trainer.rates()
+        return self._trainer.step(batch)
+
+    def rates(self) -> dict[str, float]:
+        """The learning rates of the last step, and how often judged pictures are disturbed by now."""
+        return {**self._rates, "disturbed": float(self._trainer.disturbed)}
+
+    def validate(self, batches: Sequence[Mapping[str, NDArray[Any]]]) -> tuple[dict[str, float], dict[str, bytes]]:
+        """Figures of the averaged weights, and a sample grid."""
+        model = self._run.model(self._trainer, {})
+        swept = validation.sweep(model)
+        told = validation.held_out(model, batches, self._run.settings.losses.pool, self._run.judge)
+        return {**swept.figures(), **told}, {grid_path(self._trainer.steps): swept.sheet()}
