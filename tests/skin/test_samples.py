@@ -5,31 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsynth import images
 from medsynth.errors import TrainingError
 from medsynth.skin import pairs, samples, semantic_map, tone
 from medsynth.skin.pairs import Photo
 from medsynth.skin.samples import Feed, SampleSettings
 from medsynth.skin.semantic_map import Box
+from tests.skin.photos import write_photos
 
 SMALL = SampleSettings(size=32)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Six photos: skin with a dark disc that fills its box, at another place in each."""
-    folder = tmp_path_factory.mktemp("photos")
-    lines = ["image,condition,fitzpatrick,patient_id,x0,y0,x1,y1"]
-    y, x = np.mgrid[:120, :140]
-    for number in range(6):
-        photo = np.tile(tone.to_rgb(tone.skin_of(50 - 10 * number)), (120, 140, 1))
-        left, top = 10 + 15 * number, 70 - 12 * number
-        photo[np.hypot(y - top - 14.5, x - left - 14.5) < 15] = (60, 30, 20)
-        (folder / f"{number}.png").write_bytes(images.encode_png(photo))
-        condition = "NEV" if number < 5 else "MEL"
-        lines.append(f"{number}.png,{condition},{number + 1},P{number},{left},{top},{left + 30},{top + 30}")
-    (folder / "photos.csv").write_text("\n".join(lines) + "\n")
-    return str(folder / "photos.csv")
+    return write_photos(tmp_path_factory.mktemp("photos"))
 
 
 def feed(uri: str, own: SampleSettings = SMALL, seed: int = 1) -> Feed:

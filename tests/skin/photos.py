@@ -1,0 +1,45 @@
+"""Photos to learn from, small and made up: skin with a dark disc that fills its box, at another place in each."""
+
+from pathlib import Path
+
+import numpy as np
+
+from medsynth import images
+from medsynth.skin import tone
+
+COLUMNS = ("image", "condition", "fitzpatrick", "patient_id", "x0", "y0", "x1", "y1")
+CONDITIONS = ("NEV", "NEV", "NEV", "NEV", "NEV", "MEL")
+
+
+def write_photos(folder: Path, conditions: tuple[str, ...] = CONDITIONS) -> str:
+    """A table of photos of one patient each, 140x120 px.
+
+    Args:
+        folder: where it shall stand, with its photos.
+        conditions: of the photos.
+
+    Returns:
+        Path of the table.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [",".join(COLUMNS)]
+    y, x = np.mgrid[:120, :140]
+    for number, condition in enumerate(conditions):
+        place = number % 6
+        photo = np.tile(tone.to_rgb(tone.skin_of(50 - 10 * place)), (120, 140, 1))
+        left, top = 10 + 15 * place, 70 - 12 * place
+        photo[np.hypot(y - top - 14.5, x - left - 14.5) < 15] = (60, 30, 20)
+        (folder / f"{number}.png").write_bytes(images.encode_png(photo))
+        lines.append(f"{number}.png,{condition},{place + 1},P{number},{left},{top},{left + 30},{top + 30}")
+    (folder / "photos.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "photos.csv")
+
+
+def change_row(table: str, number: int, **cells: str) -> None:
+    """Put other text into cells of one row, counted from 0."""
+    path = Path(table)
+    lines = path.read_text().splitlines()
+    header = lines[0].split(",")
+    row = dict(zip(header, lines[number + 1].split(","), strict=True)) | cells
+    lines[number + 1] = ",".join(row[name] for name in header)
+    path.write_text("\n".join(lines) + "\n")

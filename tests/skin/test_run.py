@@ -1,0 +1,250 @@
+import io
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from medsynth.errors import SpecError, UserError
+from medsynth.skin import pairs, run, samples
+from medsynth.skin.model import Request, SkinModel
+from medsynth.skin.run import MACHINES, PRESETS, Order, SkinRun, TrainSettings
+from tests.skin.photos import change_row, write_photos
+
+CPU = torch.device("cpu")
+TINY = {"generator": {"size": 16, "width": 2}, "samples": {"size": 16}, "discriminator": {"scales": 1, "layers": 2}}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_photos(tmp_path_factory.mktemp("photos"), ("NEV", "MEL") * 6)
+
+
+def order(table: str, out: object = "out", seed: int = 5, **changes: Any) -> Order:
+    return Order(str(out), run.settings("smoke", "cpu", None, {**TINY, **changes}), seed, table, "Someone, CC BY 4.0")
+
+
+def set_up(table: str, out: object = "out", **changes: Any) -> SkinRun:
+    asked = order(table, out, **changes)
+    material = run.part(asked)
+    facts = [samples.load(photo, asked.settings.samples.size).facts for photo in material.whole.photos]
+    return run.set_up(asked, material, facts)
+
+
+def test_no_patient_is_on_both_sides_and_none_is_lost(table: str) -> None:
+    found = run.part(order(table, hold_out=0.3))
+    assert not set(found.training.patients) & set(found.validation.patients)
+    assert len(found.training.photos) + len(found.validation.photos) == 12
+    assert len(found.validation.photos) == 4
+    assert run.part(order(table, hold_out=0.3, seed=6)) == found, "other seeds are judged on the same photos"
+    assert run.part(order(table, hold_out=0.3, split_seed=1)) != found
+    assert run.part(order(table, hold_out=0)).validation.photos == ()
+
+
+def test_a_run_is_known_by_its_photos_settings_and_seed_and_not_by_their_place(table: str, tmp_path: Path) -> None:
+    one = set_up(table).header()
+    assert set_up(write_photos(tmp_path / "moved", ("NEV", "MEL") * 6), tmp_path).header() == one
+    assert set_up(table, checkpoint_seconds=9).header() == one
+    others = [set_up(table, seed=6), set_up(table, split_seed=3), set_up(table, steps=25)]
+    changed = write_photos(tmp_path / "changed", ("NEV", "MEL") * 6)
+    (tmp_path / "changed" / "3.png").write_bytes((tmp_path / "moved" / "4.png").read_bytes())
+    others.append(set_up(changed))
+    texts = {json.dumps(found.header(), sort_keys=True) for found in others} | {json.dumps(one, sort_keys=True)}
+    assert len(texts) == 5
+    assert "P3" not in json.dumps(one), "weights are handed on, and name no patient"
+
+
+def test_a_worker_is_given_little_and_its_shares_are_the_step(table: str) -> None:
+    job = set_up(table)
+    data = pickle.dumps(job)
+    assert len(data) < 20_000
+    again = pickle.loads(data)
+    whole = job.feed.batch(7, 0, 1)
+    for name, array in whole.items():
+        assert np.array_equal(array, np.concatenate([again.feed.batch(7, rank, 2)[name] for rank in (0, 1)])), name
+    assert job.held_out_batches == 1
+    assert set_up(table, hold_out=0).held_out_batches == 0
+
+
+def test_validating_tells_figures_and_draws_a_grid_that_is_always_the_same(table: str) -> None:
+    job = set_up(table)
+    learner = job.learner(CPU, lambda tensors: None, 0)
+    batches = [job.feed.held_out(number) for number in range(job.held_out_batches)]
+    figures, files = learner.validate(batches)
+    angles = {"ita_found", "ita_error", "ita_spearman"}
+    held_out = {f"held_out_{name}" for name in ("l1", "lesion_l1", "texture", "tone")}
+    assert set(figures) == angles | held_out
+    assert list(files) == ["samples/step-000000.png"]
+    assert learner.validate(batches) == (figures, files)
+    learner.step(job.feed.batch(0, 0, 1))
+    assert learner.rates()["learning_rate"] == job.settings.learning_rate
+    changed, later = learner.validate([])
+    assert list(later) == ["samples/step-000001.png"]
+    assert later["samples/step-000001.png"] != files["samples/step-000000.png"]
+    assert set(changed) == angles
+
+
+def test_a_finished_run_leaves_weights_that_draw_a_card_and_nothing_that_names_a_patient(
+    table: str, tmp_path: Path
+) -> None:
+    job = set_up(table, tmp_path / "out")
+    learner = job.learner(CPU, lambda tensors: None, 0)
+    learner.step(job.feed.batch(0, 0, 1))
+    curve = [{"step": "1", "judge": "1.5", "ita_found": "1", "ita_error": "4.5", "held_out_kid": "0.25"}]
+    uri = run.finish(job, learner.state(), curve, "python jobs/train_gan.py --pairs table")
+    model = SkinModel.load(uri)
+    assert model.about["figures"] == {"ita_found": "1", "ita_error": "4.5", "held_out_kid": "0.25"}
+    assert model.about["attribution"] == "Someone, CC BY 4.0"
+    assert (model.conditions, model.about["steps"]) == (("MEL", "NEV"), 1)
+    assert sum(len(boxes) for boxes in model.geometry.boxes.values()) == len(job.material.training.photos)
+    assert model.draw([Request("MEL", 5)], [1])[0].image.shape == (16, 16, 3)
+    averaged = learner.state()
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(tensor, averaged[f"average.{name}"].half().float())
+    card = (tmp_path / "out" / "README.md").read_text()
+    for part in (
+        "Someone, CC BY 4.0",
+        "python jobs/train_gan.py --pairs table",
+        "| held_out_kid | 0.2500 |",
+        "retoned",
+    ):
+        assert part in card
+    inside = yaml.safe_load(card.split("```yaml")[1].split("```")[0])
+    assert TrainSettings(**inside).deciding() == job.settings.deciding(), "the card's settings make the run again"
+    assert "P3" not in json.dumps(model.about) + card
+
+
+def test_a_judge_of_both_kinds_of_picture_is_asked(table: str) -> None:
+    asked = order(table)
+    material = run.part(asked)
+    seen: list[tuple[Any, ...]] = []
+
+    def judge(real: Any, drawn: Any) -> dict[str, float]:
+        seen.append((real, drawn))
+        return {"kid": 0.5}
+
+    facts = [samples.load(photo, 16).facts for photo in material.whole.photos]
+    job = run.set_up(asked, material, facts, judge)
+    batch = job.feed.held_out(0)
+    figures, _ = job.learner(CPU, lambda tensors: None, 0).validate([batch])
+    assert figures["held_out_kid"] == 0.5
+    ((real, drawn),) = seen
+    assert np.array_equal(real, batch["photos"])
+    assert (drawn.dtype, drawn.shape) == (np.uint8, real.shape)
+
+
+def test_every_preset_can_be_on_every_machine() -> None:
+    for preset in PRESETS:
+        for machine in MACHINES:
+            found = run.settings(preset, machine, None, {})
+            assert found.generator.size == (32 if preset == "smoke" else 128 if machine == "cpu" else 256)
+    paper = run.settings("paper", "gpu", None, {})
+    assert (paper.generator.kind, paper.losses.kind, paper.losses.pool, paper.augmented) == ("unet", "vanilla", 1, 0)
+    sized = {"generator": {"size": 256}, "samples": {"size": 256}}
+    assert (
+        run.settings("plus", "cpu", None, sized).generator.width
+        == run.settings("plus", "cpu", None, {}).generator.width
+    )
+
+
+def test_flags_replace_the_file_which_replaces_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"steps": 77, "batch": 3, "losses": {"l1": 9}}))
+    found = run.settings("smoke", "cpu", str(file), {"batch": 5})
+    assert (found.steps, found.batch, found.losses.l1) == (77, 5, 9)
+    assert found.log_every == PRESETS["smoke"]["log_every"]
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"stesp": 5}, "unknown key 'stesp'; did you mean 'steps'?"),
+        ({"losses": {"tonne": 1}}, "unknown key 'losses.tonne'; did you mean 'tone'?"),
+        ({"samples": {"size": 64}}, "samples.size is 64 and generator.size 32; give the same"),
+        ({"losses": {"pool": 64}}, "losses.pool is 64 px, more than a picture of 32 px has"),
+        ({"discriminator": {"layers": 4}}, "leave nothing of pictures of 32 px; take fewer"),
+        ({"generator": {"size": 48}, "samples": {"size": 48}}, "take a power of two"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(tmp_path: Path, own: Any, message: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump(own))
+    with pytest.raises(SpecError) as caught:
+        run.settings("smoke", "cpu", str(file), {})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _in_both(table: str) -> None:
+    path = Path(table)
+    lines = path.read_text().splitlines()
+    sides = ["split", *("train" if number else "test" for number in range(len(lines) - 1))]
+    path.write_text("\n".join(f"{line},{side}" for line, side in zip(lines, sides, strict=True)) + "\n")
+    change_row(table, 1, patient_id="P0")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "changes", "message"),
+    [
+        (None, {"conditions": ["NEV", "WART"]}, "unknown condition 'WART'; known: MEL, NEV"),
+        (lambda table: change_row(table, 2, x0="", y0="", x1="", y1=""), {}, "row 3 (2.png): no box"),
+        (
+            lambda table: change_row(table, 2, x1="900"),
+            {},
+            "is not inside the picture of 140x120 px",
+        ),
+        (_in_both, {}, "patient 'P0' is in both splits; part the table by patient"),
+        (None, {"hold_out": 0.99}, "no photo is left to learn from; hold out fewer of the 12 patient(s)"),
+        (None, {"batch": 60}, "10 photo(s) to learn from are fewer than a batch of 60; lower --batch"),
+        (lambda table: change_row(table, 1, condition="SEK"), {"split_seed": 0, "hold_out": 0.5}, None),
+        (
+            lambda table: Path(table).with_name("2.png").write_bytes(b"no picture"),
+            {},
+            "mend the photo, or leave it out",
+        ),
+        (lambda table: Path(table).with_name("2.png").unlink(), {}, "2.png"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_named(
+    tmp_path: Path, spoil: Callable[[str], object] | None, changes: dict[str, Any], message: str | None
+) -> None:
+    table = write_photos(tmp_path, ("NEV", "MEL") * 6)
+    if spoil:
+        spoil(table)
+    if message is None:  # the only photo of its condition, held out by whichever seed does
+        held = next(seed for seed in range(50) if "P1" in pairs.split(pairs.read(table), 0.5, seed)[1].patients)
+        changes, message = {**changes, "split_seed": held}, "condition 'SEK' has no photo left to learn from"
+    with pytest.raises(UserError) as caught:
+        set_up(table, **changes)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_network_does_not_load(table: str) -> None:
+    job = set_up(table)
+    other = set_up(table, generator={"size": 16, "width": 4})
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        other.trainer(CPU).load(job.trainer(CPU).state())
+
+
+def test_whose_photos_they_are_is_read_beside_their_table(tmp_path: Path) -> None:
+    assert run.attribution(str(tmp_path / "photos.csv")) == ""
+    (tmp_path / run.ATTRIBUTION).write_text("Someone,\nCC BY 4.0\n")
+    assert run.attribution(str(tmp_path / "photos.csv")) == "Someone, CC BY 4.0"
+
+
+def test_a_grid_shows_conditions_down_and_types_and_seeds_across(table: str) -> None:
+    job = set_up(table, generator={"size": 128, "width": 2, "widest": 4}, samples={"size": 128})
+    _, files = job.learner(CPU, lambda tensors: None, 0).validate([])
+    (data,) = files.values()
+    picture = np.asarray(Image.open(io.BytesIO(data)))
+    # Cells of 128 px, 132 apart, found by the rows and columns that are white all along.
+    filled = (picture < 255).any(axis=2)
+    assert (filled.mean(axis=0) > 0.5).sum() >= 8 * 120
+    assert (filled.mean(axis=1) > 0.5).sum() >= 2 * 120
