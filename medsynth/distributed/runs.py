@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from medsynth import storage
+from medsynth import model_file, storage
 from medsynth.errors import NotFoundError, TrainingError
 
 HEADER = "training.json"
@@ -116,8 +116,7 @@ def load_checkpoint(out: str) -> tuple[int, dict[str, torch.Tensor]] | None:
     except NotFoundError:
         return None
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return int(header["__metadata__"]["step"]), load(data)
+        return int(model_file.metadata(data)["step"]), load(data)
     except Exception as error:  # the reader's own kinds of error are not public
         raise TrainingError(f"{uri}: damaged; remove it, and the training starts again") from error
 

@@ -1,31 +1,25 @@
 """A trained focus network: loading and saving it, and judging images with it."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from medsynth import spec, storage
-from medsynth.errors import NotFoundError, Reason, Rejected, UserError
+from medsynth.errors import Reason, Rejected
 from medsynth.focus import _dense, ordinal
 from medsynth.focus.network import FocusNetwork, NetworkSettings, SmallNetwork, build
+from medsynth.model_file import Kind
 
 DEFAULT_URI = "package://medsynth/weights/focus.safetensors"
 
-_FORMAT = "medsynth.focus/2"
+_KIND = Kind("medsynth.focus/2", "focus", "jobs/train_focus.py")
 _BAND, _SMALL_BAND = 512, 1024
 """Rows of pixels judged at a time; the small network, which looks after the cache itself, takes more."""
-
-
-class ModelError(UserError):
-    """A file is not a focus model, or cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +85,7 @@ class FocusModel:
             StorageError: it cannot be read.
         """
         where = uri or DEFAULT_URI
-        try:
-            data = storage.read(where)
-        except NotFoundError as error:
-            raise ModelError(f"{where}: no such file; name the weights that jobs/train_focus.py made") from error
-        return cls.from_bytes(data, where)
+        return cls.from_bytes(_KIND.read(where), where)
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> "FocusModel":
@@ -108,31 +98,20 @@ class FocusModel:
         Raises:
             ModelError: it is not a focus model.
         """
-        try:
-            weights = safetensors.torch.load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-            described = json.loads(header.get("medsynth", "{}"))
-        except (safetensors.SafetensorError, ValueError) as error:
-            raise ModelError(f"{where}: not a safetensors file; name weights that jobs/train_focus.py made") from error
-        if described.get("format") != _FORMAT:
-            raise ModelError(f"{where}: no focus model of this version; name weights that jobs/train_focus.py made")
+        weights, described = _KIND.unpack(data, where)
         network = build(spec.parse(NetworkSettings, described["network"], where))
-        try:
+        with _KIND.fitting(where):
             network.load_state_dict(weights)
             return cls(network, tuple(described["radii_px"]), described["about"], hashlib.sha256(data).hexdigest())
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ModelError(f"{where}: the weights do not fit the settings beside them; train it anew") from error
 
     def to_bytes(self) -> bytes:
         """The model as a safetensors file, the same bytes for the same model."""
         described = {
-            "format": _FORMAT,
             "network": self.network.settings.model_dump(mode="json"),
             "radii_px": self.radii_px,
             "about": self.about,
         }
-        weights = {name: value.detach().cpu().contiguous() for name, value in self.network.state_dict().items()}
-        return safetensors.torch.save(weights, {"medsynth": json.dumps(described, sort_keys=True)})
+        return _KIND.pack(self.network.state_dict(), described)
 
     def save(self, uri: str) -> None:
         """Write the model, over whatever is there.

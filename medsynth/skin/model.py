@@ -1,19 +1,16 @@
 """A trained skin generator: loading and saving it, and drawing with it."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
 from medsynth import seeds, spec, storage
-from medsynth.errors import NotFoundError, UserError
+from medsynth.model_file import Kind
 from medsynth.skin import generator, semantic_map, tone
 from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings
 from medsynth.skin.semantic_map import Geometry, MapError, Region
@@ -23,11 +20,7 @@ DEFAULT_URI = "package://medsynth/weights/skin.safetensors"
 MICRO_BATCH = 8
 """Pictures drawn at a time, always: fewer are filled up, since another shape may be added up in another order."""
 
-_FORMAT = "medsynth.skin/1"
-
-
-class ModelError(UserError):
-    """A file is not a skin model, or cannot be had."""
+_KIND = Kind("medsynth.skin/1", "skin", "jobs/train_gan.py")
 
 
 @dataclass(frozen=True)
@@ -93,11 +86,7 @@ class SkinModel:
             StorageError: it cannot be read.
         """
         where = uri or DEFAULT_URI
-        try:
-            data = storage.read(where)
-        except NotFoundError as error:
-            raise ModelError(f"{where}: no such file; name the weights of a skin generator") from error
-        return cls.from_bytes(data, where)
+        return cls.from_bytes(_KIND.read(where), where)
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> "SkinModel":
@@ -110,15 +99,8 @@ class SkinModel:
         Raises:
             ModelError: it is not a skin model, or its weights fit no network of its settings.
         """
-        try:
-            weights = safetensors.torch.load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-            described = json.loads(header.get("medsynth", "{}"))
-        except (safetensors.SafetensorError, ValueError) as error:
-            raise ModelError(f"{where}: not a safetensors file; name the weights of a skin generator") from error
-        if described.get("format") != _FORMAT:
-            raise ModelError(f"{where}: no skin model of this version; name the weights of a skin generator")
-        try:
+        weights, described = _KIND.unpack(data, where)
+        with _KIND.fitting(where):
             settings = spec.parse(GeneratorSettings, described["generator"], where)
             conditions = tuple(described["conditions"])
             network = generator.build(settings, len(conditions))
@@ -127,23 +109,16 @@ class SkinModel:
                 {name: tuple((x, y, w, h) for x, y, w, h in boxes) for name, boxes in described["geometry"].items()}
             )
             return cls(network, conditions, geometry, described["about"], hashlib.sha256(data).hexdigest())
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"{where}: the weights do not fit the settings beside them; train it anew") from error
 
     def to_bytes(self) -> bytes:
         """The model as a safetensors file with weights of 16 bits, the same bytes for the same model."""
         described = {
-            "format": _FORMAT,
             "generator": self.network.settings.model_dump(mode="json"),
             "conditions": self.conditions,
             "geometry": self.geometry.boxes,
             "about": self.about,
         }
-        weights = {
-            name: value.detach().cpu().to(torch.float16).contiguous()
-            for name, value in self.network.state_dict().items()
-        }
-        return safetensors.torch.save(weights, {"medsynth": json.dumps(described, sort_keys=True)})
+        return _KIND.pack({name: value.half() for name, value in self.network.state_dict().items()}, described)
 
     def save(self, uri: str) -> None:
         """Write the model, over whatever is there.

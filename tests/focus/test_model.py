@@ -11,8 +11,9 @@ from skimage.io import imread
 from medsynth.defocus import chain
 from medsynth.defocus.settings import DEFAULT_RADII_PX, ChainSettings
 from medsynth.errors import Reason, Rejected
-from medsynth.focus.model import FocusModel, ModelError
+from medsynth.focus.model import FocusModel
 from medsynth.focus.network import NetworkSettings, build
+from medsynth.model_file import ModelError
 
 
 @pytest.fixture(scope="module")

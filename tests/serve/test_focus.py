@@ -12,7 +12,8 @@ from medsynth.errors import Reason, Rejected
 from medsynth.focus import export, heatmap
 from medsynth.focus import slide as scoring
 from medsynth.focus.heatmap import Grades
-from medsynth.focus.model import FocusModel, ModelError
+from medsynth.focus.model import FocusModel
+from medsynth.model_file import ModelError
 from serve.focus import MAX_BATCH, About, FocusService, Item, Judged, Refused, Scorer
 from tests.serve.local import LocalFocus, encoded
 from tests.slides import network, on_glass, stained, write_tiff

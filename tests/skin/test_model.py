@@ -5,9 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from medsynth.model_file import ModelError
 from medsynth.skin import generator, tone
 from medsynth.skin.generator import GeneratorSettings
-from medsynth.skin.model import MICRO_BATCH, ModelError, Request, SkinModel
+from medsynth.skin.model import MICRO_BATCH, Request, SkinModel
 from medsynth.skin.semantic_map import Box, Geometry, MapError
 
 NAMES = ("BCC", "NEV")

@@ -1,0 +1,89 @@
+"""A trained model as one safetensors file: its weights, and beside them in JSON what they are."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from medsynth import storage
+from medsynth.errors import NotFoundError, UserError
+
+_KEY = "medsynth"
+
+
+class ModelError(UserError):
+    """A file is not a model of the kind that is wanted, or cannot be had."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of model."""
+
+    format: str
+    """Name and version of what stands in its files."""
+    name: str
+    """For messages."""
+    job: str
+    """What makes them, for messages."""
+
+    def read(self, uri: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            ModelError: there is none.
+            StorageError: it cannot be read.
+        """
+        try:
+            return storage.read(uri)
+        except NotFoundError as error:
+            raise ModelError(f"{uri}: no such file; name the weights that {self.job} made") from error
+
+    def unpack(self, data: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The weights in a file's bytes, and what stands beside them.
+
+        Args:
+            data: the file.
+            where: its name, for messages.
+
+        Raises:
+            ModelError: it holds no model of this kind.
+        """
+        try:
+            weights, described = safetensors.torch.load(data), json.loads(metadata(data).get(_KEY, "{}"))
+        except (safetensors.SafetensorError, ValueError) as error:
+            raise ModelError(f"{where}: not a safetensors file; name weights that {self.job} made") from error
+        if described.get("format") != self.format:
+            raise ModelError(f"{where}: no {self.name} model of this version; name weights that {self.job} made")
+        return weights, described
+
+    @contextmanager
+    def fitting(self, where: str) -> Iterator[None]:
+        """Where a network is made of what was unpacked.
+
+        Raises:
+            ModelError: the parts do not fit together.
+        """
+        try:
+            yield
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{where}: the weights do not fit the settings beside them; train it anew") from error
+
+    def pack(self, weights: Mapping[str, Tensor], described: Mapping[str, Any]) -> bytes:
+        """The file's bytes, the same for the same model."""
+        tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+        return safetensors.torch.save(tensors, {_KEY: json.dumps({"format": self.format, **described}, sort_keys=True)})
+
+
+def metadata(data: bytes) -> dict[str, str]:
+    """What stands beside the tensors of a safetensors file.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    found: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    return found
