@@ -162,7 +162,8 @@ class PlusNetwork(nn.Module):
     for the skin and one for the lesion, which follow from condition, type, skin colour and look. Every scale
     adds noise of its own, pixel by pixel, so that pores and mottling never repeat. Where the lesion ends is not
     the map's rectangle: a small head bends the ellipse inside of it by noise and condition. The answer is added to
-    the asked skin colour before the last curve.
+    the asked skin colour before the last curve, less its own mean over the skin: shades, pores and hair are the
+    network's, how dark the skin is on the whole is not.
 
     Source:
         Modulation by regions: Tan et al., "Efficient semantic image synthesis via class-adaptive normalization",
@@ -225,8 +226,11 @@ class PlusNetwork(nn.Module):
                 x = self.convolutions[place](x)
                 # Turned, so that the second noise of a level is not the first.
                 x = _modulated(x, numbers[:, 1], here, chance.grain[place].flip(3).transpose(2, 3))
+        detail = self.last(x)
+        around = 1 - asked.masks
+        mean = (detail * around).sum(dim=(2, 3), keepdim=True) / around.sum(dim=(2, 3), keepdim=True).clamp(min=1)
         base = torch.atanh(skin.clamp(-0.98, 0.98))[:, :, None, None]
-        return torch.tanh(base + self.last(x))
+        return torch.tanh(base + detail - mean)
 
     def region(self, masks: Tensor, ellipse: Tensor, chance: Chance, style: Tensor) -> Tensor:
         """How much of the lesion there is, place by place, at a quarter of the size: (N, 1, S / 4, S / 4)."""
