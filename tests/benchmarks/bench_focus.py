@@ -170,7 +170,7 @@ def run(catalog: str, weights: str | None, part: str, quick: bool) -> dict[str, 
     held = [i for i in in_focus if whole.slides[i] in focus_sources.HELD_OUT]
     train, test = whole.subset([i for i in in_focus if i not in held]), whole.subset(held)
     print(f"{len(train)} tiles to train on, {len(test)} to test on", flush=True)
-    count, length = (100, (640, 2)) if quick else (700, (4096, 24))
+    count, length = (100, (640, 2)) if quick else (1400, (4096, 24))
     found: dict[str, Any] = {"weights": model.sha256, "bars": BARS, "short_training_samples_and_turns": length}
     found["test_slides_seen_in_training"] = weights is None
     found["tiles"] = {"test": len(test), "train": len(train), "samples": count}
