@@ -54,7 +54,7 @@ def generate(
             if preview:
                 _preview(prepared, preview, out)
             return
-        line = ProgressLine("tiles")
+        line = ProgressLine("tiles" if recipe.needs_sources else "images")
         summary = generation.generate(
             prepared,
             out,
@@ -65,9 +65,14 @@ def generate(
         line.end()
     _show_result(prepared, summary)
     if summary.undelivered and order.balance.on_shortfall == "error":
+        why, remedy = (
+            ("sources went bad after the catalog was made", "mend them")
+            if recipe.needs_sources
+            else ("no drawing of them passed", "look at the folder rejects, widen skin.reject or take better weights")
+        )
         raise ShortfallError(
-            f"{out}: {sum(summary.undelivered.values()):,} rows are undelivered, since sources went bad after the "
-            "catalog was made; mend them and make the corpus in another place, or set balance.on_shortfall: report"
+            f"{out}: {sum(summary.undelivered.values()):,} rows are undelivered, since {why}; {remedy} and make the "
+            "corpus in another place, or set balance.on_shortfall: report"
         )
 
 
@@ -75,8 +80,8 @@ def _show_plan(prepared: Prepared, workers: int | None) -> None:
     plan = prepared.plan
     quotas = plan.quotas()
     table(
-        f"{prepared.header['name']}: {plan.rows:,} rows in {plan.shards:,} shards "
-        f"from {prepared.header['sources']:,} sources",
+        f"{prepared.header['name']}: {plan.rows:,} rows in {plan.shards:,} shards"
+        + (f" from {prepared.header['sources']:,} sources" if prepared.recipe.needs_sources else ""),
         [*plan.axes, "asked", "planned"],
         [[*quota.subgroup, quota.asked, quota.planned] for quota in quotas],
     )
@@ -85,16 +90,17 @@ def _show_plan(prepared: Prepared, workers: int | None) -> None:
     seconds = plan.rows * trial.seconds_per_row / cpus
     say(
         f"estimate from {trial.samples} samples: {_bytes(plan.rows * trial.bytes_per_row)}, "
-        f"{duration(seconds)} on {cpus} CPUs ({1 / trial.seconds_per_row:,.0f} tiles/s each)"
+        f"{duration(seconds)} on {cpus} CPUs ({1 / trial.seconds_per_row:,.0f} images/s each)"
     )
     for note in prepared.header["notes"]:
         say(f"note: {note}")
     short = {quota.subgroup: quota.asked - quota.planned for quota in quotas if quota.asked > quota.planned}
     if short:
         say(f"shortfall: {_named(plan.axes, short)}", "yellow")
-    rejected = {reject.source_uri: reject for reject in trial.made.rejects}
-    for reject in list(rejected.values())[:_MOST_NAMED]:
-        say(f"reject in the trial: {reject.source_uri}: {reject.reason}: {reject.detail}", "yellow")
+    rejected = {reject.source_uri or reject.reason: reject for reject in trial.made.rejects}
+    for name, reject in list(rejected.items())[:_MOST_NAMED]:
+        where = f"{name}: {reject.reason}" if reject.source_uri else reject.reason
+        say(f"reject in the trial: {where}: {reject.detail}", "yellow")
 
 
 def _preview(prepared: Prepared, count: int, out: str) -> None:
@@ -123,9 +129,11 @@ def _show_result(prepared: Prepared, summary: generation.Summary) -> None:
     if short:
         say(f"shortfall, rows that could not be planned: {_named(plan.axes, short)}", "yellow")
     if summary.undelivered:
-        say(f"undelivered, rows that found no good tile: {_named(plan.axes, summary.undelivered)}", "yellow")
+        why = "found no good tile" if prepared.recipe.needs_sources else "were refused as often as they were drawn"
+        say(f"undelivered, rows that {why}: {_named(plan.axes, summary.undelivered)}", "yellow")
     if summary.rejects:
-        table("rejects (replaced while tiles were left)", ["reason", "samples"], sorted(summary.rejects.items()))
+        how = "replaced while tiles were left" if prepared.recipe.needs_sources else "replaced by drawing again"
+        table(f"rejects ({how})", ["reason", "samples"], sorted(summary.rejects.items()))
     say(
         f"{summary.rows:,} rows, {summary.shards:,} shards, {_bytes(summary.bytes)}; "
         f"{summary.made:,} rows made now, in {summary.seconds:.1f} s"

@@ -71,6 +71,11 @@ class Reason(StrEnum):
     NO_METADATA = "no_metadata"
     NO_TISSUE = "no_tissue"
     NO_SKIN = "no_skin"
+    EMPTY = "empty"
+    SATURATED = "saturated"
+    TONE = "tone_not_as_asked"
+    NO_LESION = "no_lesion"
+    COPY = "copy_of_a_real_photo"
 
 
 class Rejected(MedsynthError):

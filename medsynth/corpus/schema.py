@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -9,6 +10,8 @@ from medsynth.errors import SpecError
 
 # Exactly this struct, in this order and nullable, is what the datasets library takes for an image.
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+# Parquet's own name for a list's items: another does not come back, and a file could not be told from a damaged one.
+INTEGERS = pa.list_(pa.field("element", pa.int32()))
 INTEGER_AXES = frozenset({"focus_class"})
 
 _HEAD = (
@@ -94,7 +97,9 @@ def sample_id(fingerprint: str, index: int) -> str:
     return f"{fingerprint[:8]}-{index:010d}"
 
 
-def _feature(kind: pa.DataType) -> dict[str, str]:
+def _feature(kind: pa.DataType) -> dict[str, Any]:
     if kind == IMAGE:
         return {"_type": "Image"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "Sequence"}
     return {"dtype": _HUGGING_FACE_TYPES.get(kind, str(kind)), "_type": "Value"}

@@ -54,7 +54,7 @@ class Record:
     counts: dict[Subgroup, int]
     """Rows by subgroup."""
     rejects: dict[tuple[Subgroup, str], int]
-    """Undelivered samples by subgroup and reason."""
+    """Refusals by subgroup and reason; a sample that was refused and then made all the same counts here too."""
     lost: list[tuple[int, int]] = field(default_factory=list)
     """Undelivered samples as half-open ranges of their numbers."""
     bad_tiles: list[int] = field(default_factory=list)
@@ -133,7 +133,7 @@ def commit(
         sha256="",
         counts=dict(sorted(counts.items())),
         rejects=dict(sorted(Counter((reject.subgroup, reject.reason) for reject in rejects).items())),
-        lost=_ranges(sorted(reject.index for reject in rejects)),
+        lost=_ranges(sorted({reject.index for reject in rejects}.difference(table["index"].to_pylist()))),
         bad_tiles=sorted({reject.tile for reject in rejects if reject.tile >= 0}),
     )
     if rejects:

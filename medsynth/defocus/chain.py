@@ -87,7 +87,7 @@ def with_device(settings: ChainSettings, device: Device) -> ChainSettings:
         SpecError: the two cannot be had together.
     """
     merged: dict[str, Any] = dict(settings)
-    for key in device.model_fields_set - {"name"}:
+    for key in device.model_fields_set & merged.keys():
         own, named = merged[key], getattr(device, key)
         if own is None and key in settings.model_fields_set and key != "mpp":
             continue

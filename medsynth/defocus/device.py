@@ -12,7 +12,7 @@ from pydantic import Field
 from medsynth import spec
 from medsynth.defocus.settings import BokehSettings, JpegSettings, SensorSettings, SharpeningSettings
 from medsynth.errors import SpecError
-from medsynth.spec import Settings
+from medsynth.spec import Range, Settings
 
 
 class Device(Settings):
@@ -25,6 +25,8 @@ class Device(Settings):
     sensor: SensorSettings | None = None
     sharpening: SharpeningSettings | None = None
     jpeg: JpegSettings | None = None
+    radius_px: Range = Range(low=0, high=0)
+    """How far out of focus its pictures are, where no focus class says so: the disc's radius in pixels."""
 
 
 def known() -> tuple[str, ...]:

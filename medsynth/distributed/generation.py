@@ -97,6 +97,13 @@ def cpus() -> int:
     return int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
 
 
+def _gpus() -> float:
+    found = float(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+    if not found:
+        raise UserError("skin.gpu: the session has no GPU; add one, or remove the setting to draw on CPUs")
+    return found
+
+
 def check_place(corpus: str, spec: Spec) -> None:
     """Refuse a place that holds a corpus of another spec, before anything is read or written.
 
@@ -194,8 +201,11 @@ def _waves(
     # A pool that may shrink: where machines are lost for good, the shards of their workers go to those that are left.
     # It grows with the cluster, unless the caller set its size.
     size = workers or max(1, cpus())
+    gpus = job.recipe.gpus
+    if gpus:
+        size = max(1, min(size, int(_gpus() / gpus)))
     pool = ActorPoolStrategy(
-        min_size=1, initial_size=size, max_size=workers, max_tasks_in_flight_per_actor=_SHARDS_AT_HAND
+        min_size=1, initial_size=size, max_size=size if gpus else workers, max_tasks_in_flight_per_actor=_SHARDS_AT_HAND
     )
     wave = max(_WAVE, _WAVE_A_CPU * size)
     for start in range(0, job.round.shards, wave):
@@ -203,11 +213,12 @@ def _waves(
         descriptors = ray.data.range(count, override_num_blocks=count)
         made = descriptors.map_batches(
             _Maker,
-            batch_size=None,
+            batch_size=1 if gpus else None,  # Ray asks for a number where there are GPUs; a block has one row
             batch_format="pyarrow",
             fn_constructor_kwargs={"job": shared, "start": start},
             compute=pool,
             num_cpus=1,
+            num_gpus=gpus or None,
         )
         records = []
         batches: Iterable[Any] = made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

@@ -83,13 +83,22 @@ class Recipe(Protocol):
     parameters: tuple[pa.Field, ...]
     """Its columns."""
     needs_sources: bool
-    """Whether its images are made from tiles."""
+    """Whether its images are made from tiles. Where not, it replaces what it refuses itself: :meth:`make` yields the
+    refusals of a sample before the output that replaces them."""
+    gpus: float
+    """Share of a GPU that a worker needs; 0 for none."""
 
     def made_axes(self, axes: Mapping[str, Axis]) -> list[str]:
         """Which of the spec's axes the recipe makes itself; refuses values that it cannot make."""
 
     def identity(self) -> dict[str, Any]:
         """All of the settings that decide its bytes, JSON-able, for the fingerprint."""
+
+    def notes(self) -> list[str]:
+        """What a reader of the corpus should know besides."""
+
+    def as_real(self, table: pa.Table) -> pa.Table:
+        """A table of real images, its axes' values named as the recipe names them."""
 
     def refuses(self, width: int, height: int, mpp: float | None) -> Rejected | None:
         """Why no tile of this size (px) and scale (µm per px) can be a source; None if one can."""

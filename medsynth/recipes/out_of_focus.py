@@ -3,25 +3,23 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import groupby
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
-from medsynth import images
 from medsynth.catalog import tiles
-from medsynth.defocus import chain, compression, device
+from medsynth.defocus import chain, device
 from medsynth.defocus.chain import ChainParameters, ChainSettings
 from medsynth.errors import Reason, Rejected, SpecError
 from medsynth.images import Pixels
+from medsynth.recipes import camera
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch, prefetch
 from medsynth.seeds import uniforms
 from medsynth.spec import Axis, Spec, parse
 
 FOCUS_AXIS = "focus_class"
 DEVICE_AXIS = "device"
-
-_ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
 class OutOfFocusSettings(ChainSettings):
@@ -46,6 +44,7 @@ class OutOfFocus:
 
     name = "out_of_focus"
     needs_sources = True
+    gpus = 0.0
 
     def __init__(
         self,
@@ -62,7 +61,7 @@ class OutOfFocus:
         self.parameters = (
             pa.field(FOCUS_AXIS, pa.int64()),
             pa.field(DEVICE_AXIS, pa.string()),
-            *_parameter_fields(),
+            *camera.columns(),
         )
 
     @classmethod
@@ -113,6 +112,14 @@ class OutOfFocus:
             chains[name] = parse(OutOfFocusSettings, item, f"device {name}")
         return cls(settings, chains, identity["image_format"])
 
+    def notes(self) -> list[str]:
+        """Nothing besides."""
+        return []
+
+    def as_real(self, table: pa.Table) -> pa.Table:
+        """The table as it is."""
+        return table
+
     def refuses(self, width: int, height: int, mpp: float | None) -> Rejected | None:
         """Why no tile of this size can be a source, whatever the class: the margin must hold the largest radius."""
         for settings in self._used.values():
@@ -150,10 +157,8 @@ class OutOfFocus:
             row["source_x"] : row["source_x"] + row["source_width"],
         ]
         parameters = ChainParameters(**{item.name: row[item.name] for item in fields(ChainParameters)})
-        return self._encode(
-            chain.render(window, self._chains[row[DEVICE_AXIS]], parameters, self._settings.size, row["seed"]),
-            parameters,
-        )
+        image = chain.render(window, self._chains[row[DEVICE_AXIS]], parameters, self._settings.size, row["seed"])
+        return camera.encode(image, parameters, self._png)
 
     def _make_one(self, sample: Sample, picture: Pixels) -> Output | Refusal:
         source = sample.source
@@ -172,13 +177,7 @@ class OutOfFocus:
         except Rejected as why:
             return Refusal(sample, why)
         values = {FOCUS_AXIS: focus_class, DEVICE_AXIS: name, **asdict(parameters)}
-        return Output(sample, self._encode(image, parameters), values)
-
-    def _encode(self, image: Pixels, parameters: ChainParameters) -> bytes:
-        if parameters.jpeg_quality is None or parameters.jpeg_subsampling is None:
-            return images.encode_png(image)
-        data = compression.encode(image, parameters.jpeg_quality, parameters.jpeg_subsampling)
-        return images.encode_png(images.decode(data)) if self._png else data
+        return Output(sample, camera.encode(image, parameters, self._png), values)
 
 
 _Key = tuple[str, int | None, str | None, str]
@@ -192,12 +191,3 @@ def _image(sample: Sample) -> _Key:
 
 def _fetch(key: _Key) -> bytes:
     return tiles.fetch(key[0], key[1], key[2])
-
-
-def _parameter_fields() -> list[pa.Field]:
-    hints = get_type_hints(ChainParameters)
-    found = []
-    for item in fields(ChainParameters):
-        kinds = [kind for kind in getattr(hints[item.name], "__args__", (hints[item.name],)) if kind is not type(None)]
-        found.append(pa.field(item.name, _ARROW_TYPES[kinds[0]]))
-    return found

@@ -88,7 +88,8 @@ def prepare(spec: Spec, recipe: Recipe, catalog: pa.Table | None, where: str) ->
             notes.append(f"{selection.other} tiles belong to subgroups that were not asked for")
     elif group_axes:
         raise SpecError(f"balance.axes.{group_axes[0]}: the recipe {recipe.name} does not make this axis; remove it")
-    real_counts = _real_counts(spec, notes)
+    notes += recipe.notes()
+    real_counts = _real_counts(spec, recipe, notes)
     plan = make_plan(
         spec.balance,
         made_axes,
@@ -215,11 +216,11 @@ def _fitting(catalog: pa.Table, recipe: Recipe, where: str, notes: list[str]) ->
     return catalog.filter(pa.array(np.array([why is None for why in whys])[kinds.ravel()]))
 
 
-def _real_counts(spec: Spec, notes: list[str]) -> dict[Subgroup, int] | None:
+def _real_counts(spec: Spec, recipe: Recipe, notes: list[str]) -> dict[Subgroup, int] | None:
     if spec.balance.top_up is None:
         return None
     try:
-        table = metadata.read_table(spec.balance.top_up.real)
+        table = recipe.as_real(metadata.read_table(spec.balance.top_up.real))
         metadata.require_columns(spec.balance.top_up.real, table.column_names, spec.balance.axes)
     except CatalogError as error:
         raise SpecError(f"balance.top_up.real: {error}") from error

@@ -19,7 +19,7 @@ def profile(**sections: object) -> Device:
 def test_every_shipped_profile_loads_and_explains_itself(name: str) -> None:
     found = device.load(name)
     assert found.name == name
-    assert found.name.endswith("-like")
+    assert found.name.endswith("-like") or found.name.startswith("phone-")
     assert chain.class_count(chain.with_device(ChainSettings(), found)) == 30
     text = (Path(device.__file__).parent / "devices" / f"{name}.yaml").read_text()
     values = [line for line in text.splitlines() if ":" in line and not line.startswith(("#", "name"))]
@@ -29,7 +29,7 @@ def test_every_shipped_profile_loads_and_explains_itself(name: str) -> None:
 
 def test_there_are_at_least_three_scanners_of_different_pixels() -> None:
     assert len(device.known()) >= 3
-    assert len({device.load(name).mpp for name in device.known()}) >= 3
+    assert len({device.load(name).mpp for name in device.known()} - {None}) >= 3
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest() -> None:

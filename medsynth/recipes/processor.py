@@ -1,0 +1,58 @@
+"""The kind of processor that a network's bytes depend on, and the settings under which they depend on nothing else."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from medsynth.errors import UserError
+
+
+def kind(gpu: str | None) -> dict[str, str]:
+    """The kind of processor to draw on, for the fingerprint.
+
+    Args:
+        gpu: the name of a GPU, as PyTorch tells it; None for this machine's CPU.
+
+    Returns:
+        ``torch``, its version, and ``cpu``, the widest instructions that it uses, or ``gpu``.
+    """
+    if gpu is not None:
+        return {"gpu": gpu, "torch": torch.__version__}
+    return {"cpu": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
+
+
+def check(wanted: Mapping[str, str], gpu: str | None) -> None:
+    """Refuse to draw on a processor of another kind.
+
+    Args:
+        wanted: what :func:`kind` said where the corpus was begun.
+        gpu: the name of the GPU to draw on; None for the CPU.
+
+    Raises:
+        UserError: this machine's is another.
+    """
+    if gpu is not None and not torch.cuda.is_available():
+        raise UserError(f"skin.gpu: asks for {gpu!r}, and this machine has no GPU; run it where there is one")
+    here = kind(torch.cuda.get_device_name() if gpu is not None else None)
+    for key, value in wanted.items():
+        if here.get(key) != value:
+            raise UserError(
+                f"the pictures depend on the processor: {key} is {here.get(key)!r} here, and {value!r} was asked for; "
+                "use machines of one kind (for a GPU, skin.gpu names it)"
+            )
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """One thread, full precision, and of several ways to reckon always the same one."""
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    torch.set_num_threads(1)
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

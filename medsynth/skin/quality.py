@@ -1,0 +1,135 @@
+"""Whether a drawn picture shows what was asked for: its skin's angle, something in it, and a lesion in the box."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from medsynth.errors import Reason, Rejected
+from medsynth.skin import semantic_map, tone
+from medsynth.skin.semantic_map import Box
+from medsynth.spec import Settings
+
+_WHITE, _BLACK = 250, 5
+_HALVED, _REDUCED = 64, 32
+
+
+class Thresholds(Settings):
+    """What a drawn picture is refused for; null switches a rule off.
+
+    The values lie beyond what all but a few of 260 real photos show, measured in the same way.
+    """
+
+    ita_deg: float | None = Field(default=10.0, gt=0, le=180)
+    """Degrees between the angle asked for and the one measured: half of the narrowest two bins together."""
+    spread: float | None = Field(default=1.5, ge=0, le=50)
+    """Least standard deviation of L*: a picture of one colour is empty."""
+    saturated: float | None = Field(default=0.2, ge=0, le=1)
+    """Greatest share of pixels that are white or black."""
+    change: float | None = Field(default=2.0, ge=-50, le=50)
+    """How far the lesion must stand out from the skin beside it, CIELAB units: 3 % of the real lesions do not."""
+    likeness: float | None = Field(default=0.95, ge=-1, le=1)
+    """Greatest correlation with a real photo, lesion upon lesion: no two patients' photos reach 0.943."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a picture shows."""
+
+    ita_deg: float
+    """Angle of the skin about the lesion, degrees."""
+    spread: float
+    """Standard deviation of L*, on a picture reduced to 64×64."""
+    saturated: float
+    """Share of pixels that are white or black, 0 to 1."""
+    change: float
+    """How far the lesion stands out: on a picture reduced to 32×32, the 90th percentile of the CIELAB distances from
+    the colour of the ring about the box, in the box's ellipse, less the median of such distances in the ring itself."""
+
+
+def measure(picture: NDArray[np.uint8], box: Box) -> Found:
+    """Measure a picture.
+
+    Args:
+        picture: (S, S, 3) sRGB.
+        box: the lesion's.
+
+    Raises:
+        Rejected: nothing in it can be skin.
+    """
+    # At a quarter of the pixels: the skin's usual colour is the same, and is found four times as fast.
+    side = min(picture.shape[0], _HALVED)
+    small = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BOX))
+    skin = semantic_map.skin_colour(small, _scaled(box, side / picture.shape[0], side))
+    lightness = tone.to_lab(small)[..., 0]
+    extreme = (picture >= _WHITE).all(axis=-1) | (picture <= _BLACK).all(axis=-1)
+    return Found(
+        ita_deg=_short(float(tone.ita(skin))),
+        spread=_short(float(lightness.std())),
+        saturated=_short(float(extreme.mean())),
+        change=_short(_change(picture, box)),
+    )
+
+
+def judge(picture: NDArray[np.uint8], box: Box, asked: float, thresholds: Thresholds) -> Found:
+    """Measure a picture and refuse one that is not what was asked for.
+
+    Args:
+        picture: (S, S, 3) sRGB.
+        box: the lesion's.
+        asked: the angle asked for, degrees.
+        thresholds: from where on.
+
+    Raises:
+        Rejected: the first rule that it breaks, with what was measured.
+    """
+    found = measure(picture, box)
+    if thresholds.spread is not None and found.spread < thresholds.spread:
+        raise Rejected(
+            Reason.EMPTY, f"L* has a standard deviation of {found.spread:g}, less than {thresholds.spread:g}"
+        )
+    if thresholds.saturated is not None and found.saturated > thresholds.saturated:
+        raise Rejected(
+            Reason.SATURATED, f"{found.saturated:.0%} of its pixels are white or black, over {thresholds.saturated:.0%}"
+        )
+    if thresholds.ita_deg is not None and abs(found.ita_deg - asked) > thresholds.ita_deg:
+        raise Rejected(
+            Reason.TONE,
+            f"measured {found.ita_deg:.1f} degrees, asked for {asked:.1f}: more than {thresholds.ita_deg:g} apart",
+        )
+    if thresholds.change is not None and found.change < thresholds.change:
+        raise Rejected(
+            Reason.NO_LESION,
+            f"what is in the box stands out from the skin by {found.change:.2f}, less than {thresholds.change:g}",
+        )
+    return found
+
+
+def _scaled(box: Box, by: float, side: int) -> Box:
+    x0, y0, x1, y1 = (min(max(round(corner * by), 0), side) for corner in (box.x0, box.y0, box.x1, box.y1))
+    x0, y0 = min(x0, side - 1), min(y0, side - 1)
+    return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
+
+
+def _change(picture: NDArray[np.uint8], box: Box) -> float:
+    small = Image.fromarray(picture).resize((_REDUCED, _REDUCED), Image.Resampling.BOX)
+    lab = tone.to_lab(np.asarray(small))
+    y, x = (np.mgrid[:_REDUCED, :_REDUCED] + 0.5) * (picture.shape[0] / _REDUCED)
+    wide, high = box.x1 - box.x0, box.y1 - box.y0
+    across, down = np.abs(2 * x - box.x0 - box.x1), np.abs(2 * y - box.y0 - box.y1)
+    radius = np.hypot(across / wide, down / high)
+    inside = radius <= max(0.9, float(radius.min()))
+    room = 0.5 * max(wide, high) + picture.shape[0] / 8
+    beyond = (across > wide) | (down > high)
+    ring = beyond & (across <= wide + room) & (down <= high + room)
+    if not ring.any():  # the box leaves no skin: its corners are the nearest to it
+        ring = radius >= np.quantile(radius, 0.9)
+    apart = np.linalg.norm(lab - np.median(lab[ring], axis=0), axis=-1)
+    return float(np.quantile(apart[inside], 0.9) - np.median(apart[ring]))
+
+
+def _short(value: float) -> float:
+    # Six digits: more of them only carry the last bits of this machine's arithmetic.
+    return float(f"{value:.6g}")
