@@ -8,7 +8,6 @@ own. So a shard's bytes follow from its samples, the weights and the kind of pro
 import dataclasses
 import difflib
 import functools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -20,13 +19,12 @@ from pydantic import model_validator
 from medsynth import seeds, storage
 from medsynth.catalog.metadata import as_text
 from medsynth.corpus.schema import INTEGERS
-from medsynth.defocus import device
-from medsynth.defocus.chain import with_device
 from medsynth.errors import Reason, Rejected, SpecError, UserError
-from medsynth.recipes import camera, processor
+from medsynth.recipes import camera, photo, processor
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch
 from medsynth.recipes.camera import CameraSettings
-from medsynth.skin import likeness, pairs, quality, semantic_map, tone
+from medsynth.recipes.photo import SIZES
+from medsynth.skin import likeness, pairs, quality, tone
 from medsynth.skin.likeness import Known
 from medsynth.skin.model import DEFAULT_URI, MICRO_BATCH, Drawn, Request, SkinModel
 from medsynth.skin.quality import Found, Thresholds
@@ -36,16 +34,7 @@ from medsynth.spec import Axis, Range, Settings, Spec, parse
 CONDITION, TYPE, SIZE, DEVICE = "condition", "fitzpatrick", "size", "device"
 
 _DRAWS = 9  # of one sample, before it is given up
-_LONGEST = 0.94  # of the picture's side: some skin must be left to be seen
 _GPU_SHARE = 0.125  # of a GPU for each worker: measuring and encoding take a CPU longer than drawing takes it
-
-SIZES = {
-    "small": Range(low=0.02, high=0.06),
-    "medium": Range(low=0.08, high=0.18),
-    "large": Range(low=0.24, high=0.5),
-}
-"""Shares of the picture. Of 260 real photos, each cut square, the lesion's box takes 4 to 64 % in nine of ten, half of
-them under 17 %; a gap between two classes keeps them apart."""
 
 
 class SkinSettings(Settings):
@@ -140,8 +129,7 @@ class Skin:
         wanted = named or ((settings.device,) if settings.device is not None else ())
         cameras: dict[str | None, CameraSettings] = {None: CameraSettings()}
         for name in wanted:
-            merged = with_device(CameraSettings(), device.load(settings.devices.get(name, name)))
-            cameras[name] = parse(CameraSettings, merged.model_dump(), f"device {name}")
+            cameras[name] = photo.camera_of(settings.devices.get(name, name), f"device {name}")
             if spec.output.image_format == "jpeg" and cameras[name].jpeg is None:
                 raise SpecError(f"device {name}: jpeg is switched off, but output.image_format is jpeg; set it to png")
         places = {"weights": storage.absolute(settings.weights)}
@@ -280,12 +268,9 @@ class Skin:
 
     def _request(self, model: SkinModel, sample: Sample) -> Request:
         values = sample.values
-        u = seeds.uniforms(sample.seed, "skin request", 2).tolist()
-        condition = values.get(CONDITION) or self._conditions[int(u[0] * len(self._conditions))]
-        box = model.geometry.sample(condition, model.size, sample.seed)
-        if SIZE in values:
-            box = _sized(box, model.size, self._settings.sizes[values[SIZE]].at(u[1]))
-        return Request(condition, tone.TYPES.index(values[TYPE]) + 1 if TYPE in values else None, None, box)
+        kind = tone.TYPES.index(values[TYPE]) + 1 if TYPE in values else None
+        size = self._settings.sizes[values[SIZE]] if SIZE in values else None
+        return photo.request(model, values.get(CONDITION), kind, size, sample.seed)
 
     def _seen(self, sample: Sample, request: Request, drawn: Drawn) -> Output:
         assert isinstance(request.region, Box)
@@ -293,8 +278,7 @@ class Skin:
         found = quality.judge(drawn.image, box, asked, self._settings.reject)
         near = self._likeness(drawn, box)
         name = sample.values.get(DEVICE, self._settings.device)
-        parameters = camera.draw(self._cameras[name], sample.seed)
-        picture = camera.photograph(drawn.image, self._cameras[name], parameters, sample.seed)
+        picture, parameters = photo.taken(drawn.image, self._cameras[name], sample.seed)
         kind = request.fitzpatrick or int(tone.fitzpatrick(asked))
         values = {
             CONDITION: request.condition,
@@ -333,15 +317,6 @@ def _redrawn(sample: Sample, turn: int) -> Sample:
     if turn == 0:
         return sample
     return dataclasses.replace(sample, seed=seeds.digest64(sample.seed, "drawn again", turn) >> 1)
-
-
-def _sized(box: Box, side: int, share: float) -> Box:
-    # The lesion's own form and place, at the asked size.
-    across, down = box.x1 - box.x0, box.y1 - box.y0
-    most = min(2.0, _LONGEST**2 / share)
-    aspect = min(max(across / down, 1 / most), most)
-    x, y = (box.x0 + box.x1) / 2 / side, (box.y0 + box.y1) / 2 / side
-    return semantic_map.placed(math.sqrt(share), x, y, side, aspect)
 
 
 @functools.lru_cache(maxsize=2)
