@@ -12,9 +12,9 @@ from medsynth import spec, storage
 from medsynth.catalog import slides
 from medsynth.corpus import downstream as learning
 from medsynth.distributed import scoring
-from medsynth.distributed.scoring import EXPORTS, REJECTED, SCORED
+from medsynth.distributed.scoring import REJECTED
 from medsynth.errors import ScoringError
-from medsynth.focus import downstream, slide_table
+from medsynth.focus import downstream, slide_table, stages
 from medsynth.focus.downstream import ErrorTable
 from medsynth.focus.heatmap import GRADES, Grades
 from medsynth.focus.model import FocusModel
@@ -59,12 +59,14 @@ def score_slides(
     out = place(out, "--out")
     model = FocusModel.load(storage.absolute(weights) if weights else None)
     sources = slides.find(slide, out)
-    settings = scoring.Settings(
+    settings = stages.Settings(
         out=out,
         spacing=spacing_for(stride, model),
         mpp=mpp,
         grades=limits,
-        exports=tuple(name for name, wanted in zip(EXPORTS, (overlay, geojson, ome_tiff), strict=True) if wanted),
+        exports=tuple(
+            name for name, wanted in zip(stages.EXPORTS, (overlay, geojson, ome_tiff), strict=True) if wanted
+        ),
         conditional=storage.honours_put_new(out),
     )
     known = _errors(errors, classifier, scores, corpus, label)
@@ -77,7 +79,7 @@ def score_slides(
     where = slide_table.write(out, rows)
     _tell(rows, summary, where)
     counts = Counter(outcome.status for outcome in summary.outcomes)
-    if not counts[SCORED]:
+    if not counts[stages.SCORED]:
         raise ScoringError(f"{out}: none of the {len(rows):,} slides could be scored; {where} says why")
 
 
@@ -162,7 +164,7 @@ def _row(outcome: scoring.Outcome, model: FocusModel, known: ErrorTable | None) 
 
 def _tell(rows: list[dict[str, object]], summary: scoring.Summary, where: str) -> None:
     shares = [f"share_{grade.replace(' ', '_')}" for grade in GRADES]
-    scored = [row for row in rows if row["status"] == SCORED]
+    scored = [row for row in rows if row["status"] == stages.SCORED]
     with_error = any(row["expected_error"] is not None for row in scored)
     if scored:
         table(
@@ -179,12 +181,12 @@ def _tell(rows: list[dict[str, object]], summary: scoring.Summary, where: str) -
                 for row in scored
             ],
         )
-    others = [row for row in rows if row["status"] != SCORED]
+    others = [row for row in rows if row["status"] != stages.SCORED]
     for row in others[:_MOST_NAMED]:
         say(f"{row['uri']}: {row['reason']}: {row['detail']}", "yellow")
     if len(others) > _MOST_NAMED:
         say(f"... and {len(others) - _MOST_NAMED:,} more that were not scored; the table names each", "yellow")
-    fresh = sum(outcome.fresh and outcome.status == SCORED for outcome in summary.outcomes)
+    fresh = sum(outcome.fresh and outcome.status == stages.SCORED for outcome in summary.outcomes)
     rejected = sum(row["status"] == REJECTED for row in rows)
     say(
         f"{len(scored):,} slides scored, {fresh:,} of them now ({summary.tissue_px / 1e6:,.1f} Mpx of tissue), "

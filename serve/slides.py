@@ -1,8 +1,7 @@
 """Slides by URI: a job each, done by Ray, whose state lies in its own folder and in no replica's memory.
 
 ``job.json`` is what was asked (written first, never again), ``progress.json`` how far it is, ``outcome.json`` what it
-came to (written last, once). The work is :func:`medsynth.distributed.scoring.score` in a detached actor named after
-the job: it outlives the replica that started it. Where the actor is gone before its time, whoever asks next
+came to (written last, once). The work is :func:`serve.slide_work.done` in a detached actor named after the job: it outlives the replica that started it. Where the actor is gone before its time, whoever asks next
 starts another, which goes on from what is committed.
 """
 
@@ -11,7 +10,6 @@ import hashlib
 import json
 import os
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol
@@ -21,18 +19,15 @@ from pydantic import Field
 
 from medsynth import storage
 from medsynth.catalog import slides
-from medsynth.distributed import scoring
 from medsynth.errors import NotFoundError, UserError
-from medsynth.focus.heatmap import Grades
-from medsynth.focus.model import FocusModel
 from medsynth.spec import Settings
-from serve.focus import Focus
 from serve.http import Problem, busy
+from serve.wire import Focus
 
 FILES = {"overlay.png": "image/png", "regions.geojson": "application/geo+json", "map.ome.tif": "image/tiff"}
 JOB, PROGRESS, OUTCOME = "job.json", "progress.json", "outcome.json"
 RUNNING, FAILED = "running", "failed"
-_ATTEMPTS = 3
+ATTEMPTS = 3
 _NAMESPACE, _PREFIX = "medsynth", "slide-"
 
 
@@ -181,7 +176,7 @@ def launch(job: str, folder: str, weights: str | None) -> None:
         folder: URI of its folder.
         weights: URI of the network.
     """
-    actor: Any = ray.remote(num_cpus=0, max_restarts=_ATTEMPTS - 1)(Runner)
+    actor: Any = ray.remote(num_cpus=0, max_restarts=ATTEMPTS - 1)(Runner)
     named = {"name": _PREFIX + job, "namespace": _NAMESPACE, "lifetime": "detached", "get_if_exists": True}
     actor.options(**named).remote(folder, weights)
 
@@ -200,67 +195,9 @@ class Runner:
         threading.Thread(target=self._run, name="job").start()
 
     def _run(self) -> None:
+        from serve.slide_work import done  # here, since torch takes seconds to import, and the ingress needs none
+
         try:
             done(self._folder, self._weights)
         finally:
             ray.kill(self._itself)
-
-
-def done(folder: str, weights: str | None) -> None:
-    """Do a job to its outcome; an error ends it after some attempts.
-
-    Args:
-        folder: URI of the job's folder.
-        weights: URI of the network.
-    """
-    before = read_json(storage.join(folder, PROGRESS)) or {}
-    attempt = before.get("attempt", 0) + 1
-    note = _Note(folder, attempt)
-    try:
-        if attempt > _ATTEMPTS:
-            raise UserError(f"given up: {_ATTEMPTS} attempts ended without a word; the cluster's log tells more")
-        note.write({"stage": "starting", "done": 0, "total": 0})
-        outcome = _scored(folder, weights, note)
-    except UserError as error:
-        outcome = {"status": FAILED, "detail": str(error)}
-    storage.put_new(storage.join(folder, OUTCOME), json.dumps(outcome).encode())
-
-
-def _scored(folder: str, weights: str | None, note: "_Note") -> dict[str, Any]:
-    asked = read_json(storage.join(folder, JOB)) or {}
-    model = FocusModel.load(weights)
-    if model.sha256 != asked["weights_sha256"]:
-        raise UserError("the service has other weights now than when the job was sent; send it again")
-    settings = scoring.Settings(
-        out=storage.join(folder, "scores"),
-        spacing=model.stride,
-        mpp=asked["mpp"],
-        grades=Grades(),
-        exports=tuple(scoring.EXPORTS),
-    )
-    (found,) = scoring.score(slides.find([asked["uri"]]), model, settings, progress=note.show).outcomes
-    files = sorted(FILES) if found.status == scoring.SCORED else []
-    return {
-        "status": found.status,
-        "reason": found.reason,
-        "detail": found.detail,
-        "name": found.name,
-        "focus": found.summary,
-        "files": files,
-    }
-
-
-class _Note:
-    """Writes how far a job is, at most twice a second."""
-
-    def __init__(self, folder: str, attempt: int) -> None:
-        self._uri, self._attempt, self._last = storage.join(folder, PROGRESS), attempt, 0.0
-
-    def show(self, progress: scoring.Progress) -> None:
-        now = time.monotonic()
-        if now - self._last >= 0.5:
-            self._last = now
-            self.write({"stage": progress.stage, "done": progress.done, "total": progress.total})
-
-    def write(self, what: dict[str, Any]) -> None:
-        storage.put(self._uri, json.dumps({**what, "attempt": self._attempt}).encode())

@@ -1,9 +1,7 @@
 """Slides on Ray Data: surveyed, scored band by band, and finished; only small records come back.
 
-What is retry-safe and why: a survey, a band and a finished map are functions of the slide, the weights and the
-settings, and each is committed by a conditional create under the slide's folder. Ray may run any task again
-anywhere, and a run that was killed finds what is there. ``summary.json`` is a slide's last file: with it, and with
-the exports asked for, there is nothing left to do.
+Every task is a stage of one slide (:mod:`medsynth.focus.stages`), which may be run again anywhere; a run that was
+killed finds what is there.
 """
 
 import functools
@@ -22,40 +20,19 @@ import torch
 from ray.data import TaskPoolStrategy
 
 from medsynth import storage
-from medsynth.catalog import slides
 from medsynth.catalog.slides import Source
 from medsynth.distributed.session import session
-from medsynth.errors import NotFoundError, Reason, Rejected, ScoringError, UserError
-from medsynth.focus import export, heatmap
+from medsynth.errors import Reason, Rejected, ScoringError, UserError
+from medsynth.focus import export, stages
 from medsynth.focus import slide as scoring
-from medsynth.focus.heatmap import Grades, HeatMap
 from medsynth.focus.model import FocusModel
-from medsynth.focus.slide import Band, Survey
+from medsynth.focus.stages import EXPORTS, NOTHING, SLIDE, SUMMARY, Settings
 
 FORMAT = "medsynth-scores-1"
-HEADER, SLIDE, SURVEY, MAP, SUMMARY = "scores.json", "slide.json", "survey.npz", "map.npz", "summary.json"
-EXPORTS = {"overlay": "overlay.png", "geojson": "regions.geojson", "ome_tiff": "map.ome.tif"}
-SCORED, NOTHING, REJECTED = "scored", "nothing to score", "rejected"
-_BANDS = "bands"
+HEADER = "scores.json"
+REJECTED = "rejected"
 _WAVE = 2048
 _READERS = 16
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is asked of a run; all but the exports decide the scores."""
-
-    out: str
-    """URI of the output folder."""
-    spacing: int
-    """Pixels from cell to cell of the maps."""
-    mpp: float | None
-    """µm per pixel instead of what the files say."""
-    grades: Grades
-    exports: tuple[str, ...]
-    """Keys of :data:`EXPORTS`."""
-    conditional: bool = True
-    """Whether the output's server honours conditional writes."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +167,7 @@ def _named(sources: Sequence[Source], out: str) -> list[_Item]:
     def item(source: Source) -> _Item:
         plain, long = source.stem, f"{source.stem}-{hashlib.sha256(source.uri.encode()).hexdigest()[:8]}"
         name = plain if alike[plain.lower()] == 1 else long
-        there = _json(storage.join(out, name, SLIDE))
+        there = stages.read_json(storage.join(out, name, SLIDE))
         if there is not None and there["uri"] != source.uri:
             name = long
         return _Item(source, name, storage.join(out, name))
@@ -203,7 +180,7 @@ def _known(items: list[_Item], settings: Settings) -> list[_Item]:
     """Note what earlier runs finished."""
 
     def look(item: _Item) -> None:
-        there = _json(storage.join(item.folder, SLIDE))
+        there = stages.read_json(storage.join(item.folder, SLIDE))
         if there is None:
             item.missing = settings.exports
             return
@@ -211,7 +188,7 @@ def _known(items: list[_Item], settings: Settings) -> list[_Item]:
             why = Rejected(Reason.CHANGED, f"scored before with other bytes; remove {item.folder} to score it anew")
             item.outcome = _rejected(item, why)
             return
-        summary = _json(storage.join(item.folder, SUMMARY))
+        summary = stages.read_json(storage.join(item.folder, SUMMARY))
         item.missing = tuple(
             name for name in settings.exports if storage.head(storage.join(item.folder, EXPORTS[name])) is None
         )
@@ -221,16 +198,6 @@ def _known(items: list[_Item], settings: Settings) -> list[_Item]:
     with ThreadPoolExecutor(_READERS) as pool:
         list(pool.map(look, items))
     return items
-
-
-def _json(uri: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(storage.read(uri))
-    except NotFoundError:
-        return None
-    except ValueError as error:
-        raise ScoringError(f"{uri}: damaged; remove it and run again") from error
-    return found
 
 
 def _rejected(item: _Item, why: Rejected) -> Outcome:
@@ -343,101 +310,12 @@ def _fetched(reference: Any) -> _Shared:
 
 
 def _survey(shared: _Shared, source: Source, folder: str, _: tuple[()]) -> dict[str, Any]:
-    """Look a slide over, unless that is done; the bands that are to be scored."""
-    settings, model = shared.settings, shared.model
-    uri = storage.join(folder, SURVEY)
-    try:
-        found = Survey.from_bytes(storage.read(uri))
-    except NotFoundError:
-        with slides.opened(source.uri) as slide:
-            shape = scoring.geometry(slide, model, settings.spacing, settings.mpp)
-            about = {"uri": source.uri, "etag": source.etag, "bytes": source.size}
-            _put(settings, storage.join(folder, SLIDE), json.dumps(about).encode())
-            try:
-                found = scoring.survey(slide, shape)
-            except Rejected as why:
-                if why.reason is not Reason.NO_TISSUE:
-                    raise
-                return _nothing(settings, folder, why)
-        _put(settings, uri, found.to_bytes())
-    if storage.head(storage.join(folder, MAP)) is not None:
-        return {"bands": []}
-    there = _band_files(folder)
-    return {"bands": [band for band in found.bands_with_tissue() if band not in there]}
-
-
-def _nothing(settings: Settings, folder: str, why: Rejected) -> dict[str, Any]:
-    summary = {"status": NOTHING, "reason": str(why.reason), "detail": why.detail, "focus": {}}
-    _put(settings, storage.join(folder, SUMMARY), json.dumps(summary, indent=1).encode())
-    return summary
+    return stages.survey(shared.settings, shared.model, source, folder)
 
 
 def _score(shared: _Shared, source: Source, folder: str, bands: tuple[int, ...]) -> dict[str, Any]:
-    """Score some bands of a slide, each committed as it is done."""
-    found = _survey_of(storage.join(folder, SURVEY), source.etag)
-    pixels = 0
-    with slides.opened(source.uri) as slide:
-        for number in bands:
-            band = scoring.score_band(slide, found, shared.model, number)
-            _put(shared.settings, _band_file(folder, number), band.to_bytes())
-            each = found.geometry.piece
-            pixels += int(found.tissue[number * each : (number + 1) * each].sum()) * found.geometry.spacing**2
-    return {"pixels": pixels}
-
-
-@functools.lru_cache(maxsize=2)
-def _survey_of(uri: str, etag: str) -> Survey:
-    del etag  # part of the key only: another slide has another survey
-    return Survey.from_bytes(storage.read(uri))
+    return stages.score(shared.settings, shared.model, source, folder, bands)
 
 
 def _finish(shared: _Shared, source: Source, folder: str, exports: tuple[str, ...]) -> dict[str, Any]:
-    """Put a slide's map together, after which its bands go, and export it; the summary comes last."""
-    settings = shared.settings
-    found = Survey.from_bytes(storage.read(storage.join(folder, SURVEY)))
-    try:
-        heat = HeatMap.from_bytes(storage.read(storage.join(folder, MAP)))
-    except NotFoundError:
-        numbers = found.bands_with_tissue()
-        bands = [Band.from_bytes(storage.read(_band_file(folder, number))) for number in numbers]
-        heat = heatmap.assemble(found, list(zip(numbers, bands, strict=True)))
-        _put(settings, storage.join(folder, MAP), heat.to_bytes())
-    for number in _band_files(folder):
-        storage.delete(_band_file(folder, number))
-    for name in exports:
-        _put(settings, storage.join(folder, EXPORTS[name]), _export(name, heat, found, source.stem, settings.grades))
-    summary = {
-        "status": SCORED,
-        "focus": {
-            **heatmap.summary(heat, settings.grades).as_dict(),
-            "mpp": heat.geometry.mpp,
-            "width": heat.geometry.width,
-            "height": heat.geometry.height,
-        },
-    }
-    _put(settings, storage.join(folder, SUMMARY), json.dumps(summary, indent=1).encode())
-    return summary
-
-
-def _export(name: str, heat: HeatMap, found: Survey, title: str, grades: Grades) -> bytes:
-    if name == "overlay":
-        return export.overlay(heat, found.thumbnail, title, grades)
-    if name == "geojson":
-        return export.geojson(heat, grades)
-    return export.ome_tiff(heat, title)
-
-
-def _band_file(folder: str, number: int) -> str:
-    return storage.join(folder, _BANDS, f"{number:05d}.npz")
-
-
-def _band_files(folder: str) -> set[int]:
-    try:
-        listed = list(storage.list_files(storage.join(folder, _BANDS)))
-    except NotFoundError:
-        return set()
-    return {int(info.uri.rpartition("/")[2].removesuffix(".npz")) for info in listed}
-
-
-def _put(settings: Settings, uri: str, data: bytes) -> None:
-    storage.put_new(uri, data, conditional=settings.conditional)
+    return stages.finish(shared.settings, source, folder, exports)

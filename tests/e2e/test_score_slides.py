@@ -18,6 +18,7 @@ from medsynth.catalog import slides
 from medsynth.distributed import scoring
 from medsynth.distributed.session import session
 from medsynth.errors import ScoringError
+from medsynth.focus import stages
 from medsynth.focus.heatmap import Grades, HeatMap
 from medsynth.focus.model import FocusModel
 from tests.jobs import REPO, run_job
@@ -63,16 +64,16 @@ REASONS = {
 }
 
 
-def settings_for(out: str, **changes: object) -> scoring.Settings:
+def settings_for(out: str, **changes: object) -> stages.Settings:
     known = {"spacing": 32, "mpp": None, "grades": Grades(), "exports": ("geojson",)}
-    return scoring.Settings(out, **{**known, **changes})  # type: ignore[arg-type]
+    return stages.Settings(out, **{**known, **changes})  # type: ignore[arg-type]
 
 
 def contents(out: Path) -> dict[str, bytes]:
     return {
         path.relative_to(out).as_posix(): path.read_bytes()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name != scoring.SLIDE
+        if path.is_file() and path.name != stages.SLIDE
     }
 
 
@@ -81,11 +82,11 @@ def test_good_slides_are_scored_and_bad_ones_named(tmp_path: Path, model: FocusM
     seen: list[scoring.Progress] = []
     found = scoring.score(slides.find([str(folder)]), model, settings_for(str(out)), progress=seen.append)
     by_stem = {outcome.name: outcome for outcome in found.outcomes}
-    good = [outcome for outcome in found.outcomes if outcome.status == scoring.SCORED]
+    good = [outcome for outcome in found.outcomes if outcome.status == stages.SCORED]
     assert len(good) == 2
     assert all(outcome.name.startswith("good-") for outcome in good), "two slides of one name have folders of their own"
     assert {name: by_stem[name].reason for name in REASONS} == REASONS
-    assert by_stem["glass"].status == scoring.NOTHING
+    assert by_stem["glass"].status == stages.NOTHING
     assert "--mpp" in str(by_stem["no_mpp"].detail)
     assert {one.stage for one in seen} == {"surveys", "bands", "maps"}
     assert found.tissue_px > 1e5
@@ -233,10 +234,11 @@ import sys, time
 from medsynth.catalog import slides
 from medsynth.distributed import scoring
 from medsynth.distributed.session import session
+from medsynth.focus import stages
 from medsynth.focus.heatmap import Grades
 from medsynth.focus.model import FocusModel
 with session(1):
-    settings = scoring.Settings(sys.argv[2], 32, None, Grades(), ("geojson",))
+    settings = stages.Settings(sys.argv[2], 32, None, Grades(), ("geojson",))
     scoring._WAVE = 1
     wait = lambda one: time.sleep(0.5 if one.stage == "bands" else 0)
     scoring.score(slides.find([sys.argv[1]]), FocusModel.load(sys.argv[3]), settings, progress=wait)
