@@ -5,6 +5,7 @@ first pixel is (i * stride, j * stride), and nothing else. Convolutions are neve
 batch statistics, so a cell's answer is the same in a large image, in its patch alone, and in any batch.
 """
 
+import abc
 from typing import Literal
 
 import numpy as np
@@ -36,7 +37,7 @@ class NetworkSettings(Settings):
     """What the layers' sizes follow from; the lite network has but one size."""
 
 
-class FocusNetwork(nn.Module):
+class FocusNetwork(nn.Module, abc.ABC):
     """What the three networks share: geometry, and uint8 pixels in.
 
     Args:
@@ -51,6 +52,7 @@ class FocusNetwork(nn.Module):
         self.stride = stride
         self.field = field
 
+    @abc.abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Judge images.
 
@@ -60,7 +62,6 @@ class FocusNetwork(nn.Module):
         Returns:
             (N, classes, h, w) float logits, h = (H - field) // stride + 1 and w likewise.
         """
-        raise NotImplementedError
 
 
 class SmallNetwork(FocusNetwork):
