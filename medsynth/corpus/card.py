@@ -32,6 +32,10 @@ _TERMS = (
     "No licence of its own: the pictures derive from the source images, whose terms apply. "
     "Name the licence here before the corpus is passed on."
 )
+_DRAWN_TERMS = (
+    "No licence of its own: the pictures come from a network that learnt from real photos, whose terms apply: "
+    "{attribution} Say so wherever they are shown or passed on."
+)
 _SUMMARY = "Synthetic medical images for training only, never for validation or test; not for diagnosis."
 _MEANINGS = {
     "sample_id": "Name of the sample, unique over corpora.",
@@ -64,6 +68,17 @@ _MEANINGS = {
     "jpeg_subsampling": "Chroma subsampling of the chain's compression.",
     "mpp": "Size of a pixel in the specimen, µm.",
     "device": "Profile of the scanner or camera that was simulated.",
+    "condition": "The skin condition asked for, by the name that the network learnt.",
+    "fitzpatrick": "Skin type I to VI, here the bin of the skin's angle: a convention, no clinical grade.",
+    "size": "Size class of the lesion, by its box's share of the picture.",
+    "ita_deg": "Individual typology angle of the skin colour asked for, degrees.",
+    "ita_measured_deg": "The same, measured in the picture as drawn, before the camera; degrees.",
+    "skin_rgb": "The skin colour asked for, sRGB.",
+    "lesion_box": "The lesion's box: x0, y0, x1, y1 in px, the last column and row not part of it.",
+    "lesion_share": "The box's share of the picture's area.",
+    "lesion_change": "How far the lesion stands out from the skin beside it, CIELAB units.",
+    "likeness": "Correlation with the most similar training photo, lesion upon lesion; null where none were compared.",
+    "weights_sha256": "SHA-256 of the network's file.",
 }
 
 
@@ -108,7 +123,8 @@ def _card(corpus: Corpus, totals: Totals, schema: pa.Schema) -> str:
         all_subgroups=len(totals.subgroups) <= _SUBGROUPS_SHOWN and len(corpus.axes) > 1,
         settings=list(words.setting_lines(words.recipe_settings(corpus.header))),
         columns=[(name, _meaning(name, corpus)) for name in schema.names],
-        terms=_TERMS,
+        terms=_terms(corpus),
+        attribution=_attribution(corpus),
         digests=DIGESTS,
     )
     front = yaml.safe_dump(
@@ -122,7 +138,7 @@ def _front_matter(corpus: Corpus, totals: Totals, schema: pa.Schema) -> dict[str
     return {
         "pretty_name": f"{corpus.header['name']} (synthetic)",
         "license": "other",
-        "license_name": "terms-of-the-source-images",
+        "license_name": "terms-of-the-training-photos" if _drawn(corpus) else "terms-of-the-source-images",
         "task_categories": ["image-classification"],
         "annotations_creators": ["machine-generated"],
         "tags": ["synthetic", "medical", *field.get(corpus.header["recipe"], []), "ray", "medsynth"],
@@ -130,7 +146,7 @@ def _front_matter(corpus: Corpus, totals: Totals, schema: pa.Schema) -> dict[str
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": _DATA}]}],
         "dataset_info": {
             "config_name": "default",
-            "features": [{"name": item.name, "dtype": _hub_type(item.type)} for item in schema],
+            "features": [_hub_feature(item) for item in schema],
             "splits": [{"name": "train", "num_bytes": totals.bytes, "num_examples": totals.rows}],
             "download_size": totals.bytes,
             "dataset_size": totals.bytes,
@@ -139,27 +155,32 @@ def _front_matter(corpus: Corpus, totals: Totals, schema: pa.Schema) -> dict[str
 
 
 def _croissant(corpus: Corpus, totals: Totals, schema: pa.Schema, digests: bytes) -> dict[str, Any]:
-    header = corpus.header
+    header, drawn = corpus.header, _drawn(corpus)
+    made_from = "" if drawn else f" from {header['sources']:,} source tiles"
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": header["name"],
         "description": (
-            f"{_SUMMARY} {totals.rows:,} images made by the medsynth recipe {header['recipe']} from "
-            f"{header['sources']:,} source tiles, balanced over {', '.join(corpus.axes)}. "
+            f"{_SUMMARY} {totals.rows:,} images made by the medsynth recipe {header['recipe']}"
+            f"{made_from}, balanced over {', '.join(corpus.axes)}. "
             f"Fingerprint {header['fingerprint']}."
         ),
         "version": f"1.0.0+{header['fingerprint'][:16]}",
-        "license": _TERMS,
+        "license": _terms(corpus),
         "keywords": ["synthetic", "medical", "training only", header["recipe"]],
-        "rai:dataCollection": "Synthetic: computed from source images by a program; nothing was recorded.",
+        "rai:dataCollection": (
+            f"Synthetic: {'drawn by a network' if drawn else 'computed from source images by a program'}; "
+            "nothing was recorded."
+        ),
         "rai:dataCollectionType": ["Synthetic"],
         "rai:dataUseCases": ["Training of image models."],
         "rai:dataLimitations": [
             "Not for validation or test: a score on synthetic images says nothing of real ones.",
             "Not for diagnosis.",
             "What the simulation leaves out, a model trained on it has not seen.",
+            *(["Dark skin was learnt from light skin that was retoned."] if drawn else []),
         ],
         "distribution": [
             {
@@ -198,12 +219,14 @@ def _field(item: pa.Field, corpus: Corpus) -> dict[str, Any]:
     source: dict[str, Any] = {"fileSet": {"@id": "data-files"}, "extract": {"column": item.name}}
     if item.name == "image":
         source["transform"] = {"jsonPath": "bytes"}
+    listed = pa.types.is_list(item.type)
     return {
         "@type": "cr:Field",
         "@id": f"train/{item.name}",
         "name": item.name,
         "description": _meaning(item.name, corpus),
-        "dataType": _croissant_type(item.type),
+        "dataType": _croissant_type(item.type.value_type if listed else item.type),
+        **({"repeated": True} if listed else {}),
         "source": source,
     }
 
@@ -227,6 +250,25 @@ def _schema(corpus: Corpus) -> pa.Schema:
 def _meaning(name: str, corpus: Corpus) -> str:
     own = f"Value of the axis {name}." if name in corpus.axes else f"Parameter of the recipe {corpus.header['recipe']}."
     return _MEANINGS.get(name, own)
+
+
+def _drawn(corpus: Corpus) -> bool:
+    return bool(corpus.header["recipe"] == "skin")
+
+
+def _attribution(corpus: Corpus) -> str:
+    told = corpus.header["recipe_settings"].get("model", {}).get("attribution")
+    return f"{str(told).rstrip('.')}." if told else "the model's file does not say whose they are."
+
+
+def _terms(corpus: Corpus) -> str:
+    return _DRAWN_TERMS.format(attribution=_attribution(corpus)) if _drawn(corpus) else _TERMS
+
+
+def _hub_feature(item: pa.Field) -> dict[str, str]:
+    if pa.types.is_list(item.type):
+        return {"name": item.name, "list": _hub_type(item.type.value_type)}
+    return {"name": item.name, "dtype": _hub_type(item.type)}
 
 
 def _hub_type(kind: pa.DataType) -> str:

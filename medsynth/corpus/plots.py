@@ -103,6 +103,28 @@ def histogram(values: NDArray[np.float64], label: str, *, logarithmic: bool) -> 
     return _svg(figure)
 
 
+def scatter(asked: NDArray[np.float64], measured: NDArray[np.float64], label: str) -> str:
+    """What was measured against what was asked for, with the line on which both are the same.
+
+    Args:
+        asked: one a point, at least one.
+        measured: as many.
+        label: name and unit of both.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    figure = Figure(figsize=(4.6, 3.4))
+    axes = _axes(figure)
+    ends = [float(min(asked.min(), measured.min())), float(max(asked.max(), measured.max()))]
+    axes.plot(ends, ends, color=_INK, linewidth=1)
+    axes.plot(asked, measured, ".", color=_ACCENT, markersize=4, alpha=0.6)
+    axes.set_xlabel(f"asked for: {label}", color=_INK)
+    axes.set_ylabel(f"measured: {label}", color=_INK)
+    axes.grid(color=_FAINT)
+    return _svg(figure)
+
+
 def _axes(figure: Figure) -> Axes:
     figure.set_layout_engine("constrained")
     axes = figure.add_subplot()

@@ -32,6 +32,8 @@ _BARS = 60
 _TABLE_OPEN, _TABLE_ROWS = 200, 2000
 _REJECTS_SHOWN = 12
 _THUMBNAIL = 256
+_TONES = ("ita_deg", "ita_measured_deg")
+_POINTS = 2000
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Chart:
     summary: str
     """The plot in words, for those who do not see it."""
     svg: Markup
+    kind: str = "Histogram"
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,9 @@ def write_report(corpus_uri: str) -> None:
 
 
 def _order(corpus: Corpus) -> dict[str, Any]:
-    # The balance stands in the tables already.
-    return {key: value for key, value in corpus.header["spec"].items() if key != "balance"}
+    # The balance stands in the tables already, and where nothing is indexed, how says nothing.
+    hidden = {"balance"} if corpus.header["sources"] else {"balance", "index"}
+    return {key: value for key, value in corpus.header["spec"].items() if key not in hidden}
 
 
 def _marginal(axis: str, tallies: list[Tally]) -> tuple[str, list[Tally], Chart | None]:
@@ -126,13 +130,27 @@ def _histograms(corpus: Corpus) -> tuple[list[Chart], int, int]:
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         parts = list(pool.map(read, [uri for uri, _ in files]))
-    charts = []
+    charts = _tones(columns, parts)
     for parameter, pieces in zip(wanted, zip(*parts, strict=True), strict=True):
         values = np.concatenate(pieces)
         values = values[np.isfinite(values)]
         if len(values):
             charts.append(_histogram(parameter, values))
     return charts, len(files), sum(rows for _, rows in files)
+
+
+def _tones(columns: list[str], parts: list[list[NDArray[np.float64]]]) -> list[Chart]:
+    if not set(_TONES) <= set(columns):
+        return []
+    asked, measured = (np.concatenate([part[columns.index(name)] for part in parts]) for name in _TONES)
+    if not len(asked):
+        return []
+    apart = np.abs(asked - measured)
+    middle, most = words.figure(float(np.median(apart))), words.figure(float(apart.max()))
+    chosen = np.linspace(0, len(asked) - 1, min(len(asked), _POINTS)).astype(int)
+    svg = plots.scatter(asked[chosen], measured[chosen], "ITA (degrees)")
+    summary = f"{middle} degrees apart in the median, {most} at the most ({len(asked):,} rows)"
+    return [Chart("Skin tone, asked for and measured", summary, Markup(svg), "Scatter plot")]
 
 
 def _histogram(parameter: words.Parameter, values: NDArray[np.float64]) -> Chart:
@@ -168,13 +186,14 @@ def _picture(data: bytes) -> str:
 
 def _rejects(corpus: Corpus, totals: Totals) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, ...]] = set()
+    axes = [] if corpus.header["sources"] else list(corpus.axes)  # what tells rejects apart
     for shard in totals.rejecting:
         with storage.open_input(storage.join(corpus.uri, "rejects", f"{shard}.parquet")) as file:
-            wanted = ["source_uri", "source_row", "reason", "detail"]
+            wanted = [*corpus.axes, "source_uri", "source_row", "reason", "detail"]
             batches: Iterable[Any] = pq.ParquetFile(file).iter_batches(4096, columns=wanted)
             for row in next(iter(batches)).to_pylist():
-                key = (str(row["source_uri"]), row["reason"])
+                key = (str(row["source_uri"]), row["reason"], *(row[axis] for axis in axes))
                 if key not in seen and len(found) < _REJECTS_SHOWN:
                     seen.add(key)
                     found.append(row)

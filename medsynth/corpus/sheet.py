@@ -1,6 +1,7 @@
-"""The contact sheet: source tiles down, the values of one axis across."""
+"""The contact sheet: source tiles or conditions down, the values of one axis across."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 from medsynth import storage
 from medsynth.corpus.reader import Corpus, sample_files, spread
 
-COLUMN_AXIS = "focus_class"
+_ACROSS = ("focus_class", "fitzpatrick")
+_DOWN = "condition"
 
 _FILES, _ROWS_OF_A_FILE = 8, 1024
 _SHEET_ROWS, _SHEET_COLUMNS = 6, 12
@@ -46,17 +48,31 @@ class Sheet:
     """None where the corpus has no such picture in the files looked at."""
     same_source: bool
     """Whether a row shows one source tile throughout."""
+    down: str | None
+    """The axis whose values the rows are; None where they are source tiles or subgroups."""
     mixed: list[str]
     """The other axes whose values differ within a row."""
     files: int
     """Data files looked at."""
 
 
+def sides(axes: Sequence[str]) -> tuple[str, str | None]:
+    """The axis whose values stand across a sheet, and the one whose values stand down where there are no sources.
+
+    Args:
+        axes: of the corpus, in order.
+    """
+    across = next((name for name in _ACROSS if name in axes), axes[-1])
+    others = [name for name in axes if name != across]
+    return across, _DOWN if _DOWN in others else next(iter(others), None)
+
+
 def choose(corpus: Corpus) -> Sheet:
     """Choose the pictures that show a corpus best, from the first rows of a few evenly spread data files.
 
     A row is a source tile, of one value on every other axis; where no tile has enough values of the axis
-    across, a source tile whatever the other axes; and where that is not enough either, a subgroup.
+    across, a source tile whatever the other axes; and where that is not enough either, a subgroup. Where there
+    are no sources, a row is a value of one other axis, a condition if there is one.
 
     Args:
         corpus: an opened corpus.
@@ -64,13 +80,18 @@ def choose(corpus: Corpus) -> Sheet:
     Raises:
         StorageError: a data file cannot be read.
     """
-    axis = COLUMN_AXIS if COLUMN_AXIS in corpus.axes else list(corpus.axes)[-1]
+    axis, down = sides(list(corpus.axes))
     values = corpus.axes[axis]
     columns = [values[place] for place in spread(len(values), _SHEET_COLUMNS)]
     others = [name for name in corpus.axes if name != axis]
     files = sample_files(corpus, _FILES)
     found = [candidate for uri, _ in files for candidate in _candidates(uri, [*corpus.axes], axis, columns)]
-    best, same = _rows(found, axis, others, len(columns))
+    best, same = _rows(found, axis, others, down, len(columns))
+    drawn = bool(found) and all(row["source_uri"] is None for row in found)
+    shown = others
+    if drawn and down is not None:
+        shown, order = [down], corpus.axes[down]
+        best.sort(key=lambda members: order.index(str(next(iter(members.values()))[down])))
     pictures = _pictures([row for members in best for row in members.values()])
     cells = [
         [
@@ -86,15 +107,20 @@ def choose(corpus: Corpus) -> Sheet:
         for members in best
     ]
     mixed = [name for name in others if any(len({row[name] for row in members.values()}) > 1 for members in best)]
-    return Sheet(axis, columns, [_label(members, others, same) for members in best], cells, same, mixed, len(files))
+    labels = [_label(members, shown, same) for members in best]
+    return Sheet(axis, columns, labels, cells, same, down if drawn else None, mixed, len(files))
 
 
-def _rows(found: list[_Row], axis: str, others: list[str], columns: int) -> tuple[list[_Members], bool]:
+def _rows(
+    found: list[_Row], axis: str, others: list[str], down: str | None, columns: int
+) -> tuple[list[_Members], bool]:
     if any(row["source_uri"] is not None for row in found):
         for key in ([*_SOURCE, *others], list(_SOURCE)):
             best = _best(found, axis, key, others)
             if sum(map(len, best)) >= _ENOUGH * columns * len(best):
                 return best, True
+    elif down is not None:
+        others = [down]
     _number(found, axis, others)
     return _best(found, axis, [*others, "nth"], others), False
 

@@ -22,7 +22,11 @@ PARAMETERS = (
     Parameter("photons", "Photons at full scale (fewer: noisier)", "photons", logarithmic=True),
     Parameter("read_noise_e", "Read noise", "electrons"),
     Parameter("jpeg_quality", "JPEG quality", ""),
-    Parameter("ita_deg", "Skin tone (ITA)", "degrees"),
+    Parameter("ita_deg", "Skin tone asked for (ITA)", "degrees"),
+    Parameter("ita_measured_deg", "Skin tone measured (ITA)", "degrees"),
+    Parameter("lesion_share", "Lesion's share of the picture", ""),
+    Parameter("lesion_change", "How far the lesion stands out", "CIELAB units"),
+    Parameter("likeness", "Likeness to the nearest training photo", "correlation"),
 )
 
 _UNITS = {
@@ -87,7 +91,8 @@ def recipe_settings(header: Mapping[str, Any]) -> dict[str, Any]:
         f"device {name}": {key: value for key, value in chain.items() if key not in common}
         for name, chain in chains.items()
     }
-    return {**common, **made, **own}
+    besides = {key: value for key, value in settings.items() if key not in first}
+    return {**besides, **common, **made, **own}
 
 
 def figure(value: float) -> str:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from medsynth import __version__, images
 from medsynth.catalog import metadata
-from medsynth.corpus import manifest, sources
+from medsynth.corpus import manifest, sheet, sources
 from medsynth.corpus.sources import Source
 from medsynth.errors import CatalogError, SpecError
 from medsynth.images.sheet import contact_sheet
@@ -29,6 +29,7 @@ _PINNED = ("numpy", "numba", "llvmlite", "pyarrow", "simplejpeg", "pillow", "tif
 
 _PREVIEW_COLUMNS = 10
 _PREVIEW_RUN = 256
+_PREVIEW_LOOK = 16384
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,10 @@ def trial(prepared: Prepared, samples: int) -> Trial:
 
 
 def preview(prepared: Prepared, samples: int) -> bytes:
-    """Draw a contact sheet of samples of the plan: a column a value of its longest axis.
+    """Draw a contact sheet of samples of the plan: a column a value of its longest axis, or of the skin type.
 
-    A row is one source tile, where the plan makes enough of one; else it is a mixture.
+    A row is one source tile, where the plan makes enough of one; else it is a mixture. Without sources, it is a
+    value of another axis: a condition, where there are any.
 
     Args:
         prepared: the run.
@@ -159,11 +161,19 @@ def preview(prepared: Prepared, samples: int) -> bytes:
     Returns:
         PNG bytes.
     """
-    plan = prepared.plan
-    position = max(range(len(plan.axes)), key=lambda place: len(prepared.header["axes"][plan.axes[place]]))
-    values = prepared.header["axes"][plan.axes[position]]
+    plan, axes = prepared.plan, prepared.header["axes"]
+    across, down = sheet.sides(plan.axes)
+    if prepared.recipe.needs_sources:
+        across, down = max(plan.axes, key=lambda axis: len(axes[axis])), None
+    position, values = plan.axes.index(across), axes[across]
     columns = [values[place] for place in np.unique(np.linspace(0, len(values) - 1, _PREVIEW_COLUMNS).astype(int))]
-    chosen = _sheet(plan, position, columns, -(-samples // len(columns)))
+    rows = -(-samples // len(columns))
+    labels = [""] * rows
+    if down is not None:
+        labels = [axes[down][row % len(axes[down])] for row in range(rows)]
+        chosen = _by_value(plan, position, columns, plan.axes.index(down), labels)
+    else:
+        chosen = _sheet(plan, position, columns, rows)
     indices = np.unique([index for row in chosen for index in row.values()]).astype(np.int64)
     made = _make(prepared, indices).table
     pictures = dict(zip(made["index"].to_pylist(), made["image"].to_pylist(), strict=True))
@@ -171,7 +181,7 @@ def preview(prepared: Prepared, samples: int) -> bytes:
         [images.decode(pictures[row[value]]["bytes"]) if row.get(value) in pictures else None for value in columns]
         for row in chosen
     ]
-    return contact_sheet(cells, [""] * len(cells), [f"{plan.axes[position]} {columns[0]}", *columns[1:]])
+    return contact_sheet(cells, labels, [f"{across} {columns[0]}", *columns[1:]])
 
 
 def _sheet(plan: Plan, position: int, columns: list[str], rows: int) -> list[dict[str, int]]:
@@ -190,6 +200,22 @@ def _sheet(plan: Plan, position: int, columns: list[str], rows: int) -> list[dic
     if sum(map(len, whole)) >= rows * len(columns) * 0.7:
         return whole
     return [{value: found[row] for value, found in by_column.items() if row < len(found)} for row in range(rows)]
+
+
+def _by_value(plan: Plan, position: int, columns: list[str], down: int, labels: list[str]) -> list[dict[str, int]]:
+    """As :func:`_sheet`, for rows that are values of another axis."""
+    looked_at = permute(np.arange(min(plan.rows, _PREVIEW_LOOK), dtype=np.int64), plan.rows, plan.seed)
+    assignment = plan.at(np.sort(looked_at))
+    found: dict[tuple[str, str], list[int]] = {}
+    for index, subgroup in zip(assignment.indices.tolist(), assignment.subgroups, strict=True):
+        found.setdefault((subgroup[down], subgroup[position]), []).append(index)
+    taken: Counter[str] = Counter()
+    rows = []
+    for label in labels:
+        members = {value: found.get((label, value), [])[taken[label] :] for value in columns}
+        rows.append({value: places[0] for value, places in members.items() if places})
+        taken[label] += 1
+    return rows
 
 
 def _make(prepared: Prepared, indices: Integers) -> Made:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medsynth import images, storage
-from medsynth.errors import Rejected
+from medsynth.errors import NotFoundError, Rejected
 from medsynth.skin import tone
 from medsynth.skin.pairs import Pairs, PairsError
 from medsynth.skin.semantic_map import Box
@@ -97,7 +97,7 @@ def know(pairs: Pairs) -> Known:
     for photo in pairs.photos:
         try:
             pixels = images.decode(storage.read(photo.uri))
-        except Rejected as error:
+        except (Rejected, NotFoundError) as error:
             raise PairsError(f"{photo.uri}: {error}; mend the photo, or leave it out of the table") from error
         photo.box.check(pixels.shape[1], pixels.shape[0], photo.uri)
         found.append(describe(pixels, photo.box))

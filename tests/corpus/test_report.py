@@ -213,7 +213,8 @@ def test_a_recipe_without_sources_and_focus_classes(
     report.write_report(made.uri)
     found = page_of(made.uri)
     assert len(found.images) == 36
-    assert "a row's pictures come from different sources" in found.text
+    assert "Rows: tissue. Columns: condition." in found.text
+    assert [row[0] for row in found.tables[""][1:]] == ["brain"] * 3 + ["breast"] * 3
     assert {image["alt"] for image in found.images} == {
         f"tissue {t}, condition {c}" for t in ("brain", "breast") for c in range(6)
     }

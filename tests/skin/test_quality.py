@@ -1,0 +1,80 @@
+"""Each rule refuses what it is for, and lets a plain picture with a lesion pass."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from medsynth.errors import Reason, Rejected
+from medsynth.skin import quality, tone
+from medsynth.skin.quality import Thresholds
+from medsynth.skin.semantic_map import Box
+
+BOX = Box(40, 48, 80, 84)
+
+
+def picture(angle: float = 30.0, spot: float = 0.6, size: int = 128) -> NDArray[np.uint8]:
+    """Skin of an angle with a little grain, and a round spot of some share of its light in the box."""
+    y, x = (np.mgrid[:size, :size] + 0.5) * (128 / size)
+    inside = ((x - 60) / 20) ** 2 + ((y - 66) / 18) ** 2 < 1
+    colour = tone.to_rgb(tone.skin_of(angle)).astype(float)
+    grain = np.random.default_rng(0).normal(0, 4, (size, size, 1))
+    shown = np.broadcast_to(colour, (size, size, 3)) * np.where(inside, spot, 1.0)[..., None] + grain
+    return shown.round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("angle", [60.0, 35.0, 0.0, -50.0])
+def test_what_was_asked_for_passes_and_is_measured(angle: float) -> None:
+    found = quality.judge(picture(angle), BOX, angle, Thresholds())
+    assert abs(found.ita_deg - angle) < 2
+    assert found.change > 4
+    assert found.saturated == 0
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_the_size_of_the_picture_changes_little(size: int) -> None:
+    box = Box(*(round(corner * size / 128) for corner in (BOX.x0, BOX.y0, BOX.x1, BOX.y1)))
+    found, usual = quality.measure(picture(size=size), box), quality.measure(picture(), BOX)
+    assert abs(found.ita_deg - usual.ita_deg) < 1
+    assert abs(found.change - usual.change) < 3
+
+
+def flat() -> NDArray[np.uint8]:
+    return np.full((128, 128, 3), (190, 150, 130), dtype=np.uint8)
+
+
+def half_white() -> NDArray[np.uint8]:
+    shown = picture()
+    shown[:, 90:] = 255
+    return shown
+
+
+def green() -> NDArray[np.uint8]:
+    return np.full((128, 128, 3), (0, 200, 0), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked", "reason", "detail"),
+    [
+        (flat(), 30.0, Reason.EMPTY, "L* has a standard deviation of"),
+        (half_white(), 30.0, Reason.SATURATED, "30% of its pixels are white or black, over 20%"),
+        (picture(), -10.0, Reason.TONE, "asked for -10.0: more than 10 apart"),
+        (picture(spot=1.0), 30.0, Reason.NO_LESION, "stands out from the skin by 0."),
+        (green(), 30.0, Reason.NO_SKIN, "nothing outside the lesion"),
+    ],
+)
+def test_what_was_not_asked_for_is_refused(shown: NDArray[np.uint8], asked: float, reason: Reason, detail: str) -> None:
+    with pytest.raises(Rejected) as found:
+        quality.judge(shown, BOX, asked, Thresholds(spread=1.5 if reason is Reason.EMPTY else 0))
+    assert found.value.reason == reason
+    assert detail in found.value.detail
+
+
+def test_a_rule_that_is_off_refuses_nothing() -> None:
+    off = Thresholds(ita_deg=None, spread=None, saturated=None, change=None)
+    for shown in (flat(), half_white(), picture(spot=1.0)):
+        quality.judge(shown, BOX, -60.0, off)
+
+
+def test_a_box_that_fills_the_picture_can_be_judged() -> None:
+    assert np.isfinite(quality.measure(picture(), Box(0, 0, 128, 128)).change)
+    assert np.isfinite(quality.measure(picture(), Box(60, 60, 61, 61)).change)
