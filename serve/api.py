@@ -4,6 +4,7 @@ Models are handed in, so that all of it runs without Ray: in tests by the models
 of their deployments (:mod:`serve.app`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any
@@ -13,25 +14,33 @@ from fastapi.responses import Response
 from starlette.types import ASGIApp
 
 import medsynth
-from serve import docs, focus_routes, protocol, slide_routes
+from medsynth.skin import tone
+from serve import docs, focus_routes, generator_routes, protocol, slide_routes
 from serve.figures import CONTENT_TYPE, Figures
-from serve.focus import About, Focus
 from serve.http import Gate, Limits, Problem, handle_problems
 from serve.slides import SlideJobs
+from serve.wire import SKIN, About, Focus, Skin, SkinAbout, model_name
 
 NOT_FOR_DIAGNOSIS = (
     "Everything made or said here is synthetic, or comes from models trained on synthetic images; not for diagnosis."
 )
-_PAGE = {"index.html": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
+_PAGE = {
+    "index.html": "text/html",
+    "focus.js": "text/javascript",
+    "skin.js": "text/javascript",
+    "page.css": "text/css",
+}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_ABSENT = {SKIN: generator_routes.ABSENT}
 _POLICY_HEADER = {"Content-Security-Policy": _POLICY}
 
 
 def build(
     focus: Focus,
+    skin: Skin | None,
     limits: Limits,
     *,
     tokens: Sequence[str] = (),
@@ -43,6 +52,7 @@ def build(
 
     Args:
         focus: the focus model.
+        skin: the generator; None where there are no weights.
         limits: of a request, and of all together.
         tokens: any of which lets a request in; none for loopback.
         figures: where requests are counted.
@@ -58,24 +68,29 @@ def build(
         responses={"default": docs.PROBLEM},
     )
     handle_problems(app)
-    app.include_router(_shared(focus, metrics))
+    app.include_router(_shared(focus, skin, metrics))
     app.include_router(focus_routes.routes(focus, limits))
+    app.include_router(generator_routes.routes(skin, limits))
     app.include_router(slide_routes.routes(jobs))
-    app.include_router(protocol.routes(focus, limits))
+    app.include_router(protocol.routes(focus, skin, limits))
 
     @app.get("/docs", include_in_schema=False)
     async def page_of_docs() -> Response:
-        return Response(docs.html(app.openapi()), media_type="text/html", headers=_POLICY_HEADER)
+        condition = next(iter((await skin.about()).colours)) if skin is not None else "CONDITION"
+        return Response(docs.html(app.openapi(), condition), media_type="text/html", headers=_POLICY_HEADER)
 
     return Gate(app, limits, tokens, figures or Figures())
 
 
-def _shared(focus: Focus, metrics: Callable[[], Awaitable[bytes]]) -> APIRouter:
+def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[bytes]]) -> APIRouter:
     router = APIRouter(tags=["service"])
 
     @router.get("/v1/models", summary="The models that answer")
     async def models() -> dict[str, Any]:
-        return {"note": NOT_FOR_DIAGNOSIS, "models": [_described(await focus.about())]}
+        found = [_focus(await focus.about())]
+        if skin is None:
+            return {"note": NOT_FOR_DIAGNOSIS, "models": found, "absent": _ABSENT}
+        return {"note": NOT_FOR_DIAGNOSIS, "models": [*found, _skin(await skin.about())]}
 
     @router.get("/healthz", summary="Whether the process lives")
     @router.get("/v2/health/live", summary="Whether the process lives")
@@ -84,8 +99,12 @@ def _shared(focus: Focus, metrics: Callable[[], Awaitable[bytes]]) -> APIRouter:
 
     @router.get("/readyz", summary="Whether the weights are loaded")
     @router.get("/v2/health/ready", summary="Whether the weights are loaded")
-    async def ready() -> dict[str, bool]:
-        await focus.about()  # 503 until a replica with loaded weights answers
+    async def ready() -> dict[str, Any]:
+        # 503 until of each model a replica with loaded weights answers
+        if skin is None:
+            await focus.about()
+            return {"ready": True, "absent": _ABSENT}
+        await asyncio.gather(focus.about(), skin.about())
         return {"ready": True}
 
     @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
@@ -110,11 +129,26 @@ def _file(name: str) -> Response:
     return Response(data, media_type=_PAGE[name], headers={**_POLICY_HEADER, "Cache-Control": "no-cache"})
 
 
-def _described(about: About) -> dict[str, Any]:
+def _focus(about: About) -> dict[str, Any]:
     return {
-        **focus_routes.model_name(about),
+        **model_name(about),
         "field_px": about.field,
         "stride_px": about.stride,
         "radii_px": list(about.radii_px),
         "grades_um": list(about.grades_um),
+    }
+
+
+def _skin(about: SkinAbout) -> dict[str, Any]:
+    return {
+        **model_name(about),
+        "size_px": about.size,
+        "conditions": {name: list(colour) for name, colour in about.colours.items()},
+        "fitzpatrick": list(tone.TYPES),
+        "type_colours": {name: list(tone.colour_of_type(kind)) for kind, name in enumerate(tone.TYPES, 1)},
+        "sizes": {name: list(share) for name, share in about.sizes.items()},
+        "devices": list(about.devices),
+        "processor": about.processor,
+        "attribution": about.attribution,
+        "cautions": about.cautions,
     }

@@ -6,6 +6,7 @@ Example:
     'in focus'
 """
 
+import base64
 import contextlib
 import http.client
 import json
@@ -16,6 +17,8 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
+
+_JSON_BOTH = {"Content-Type": "application/json", "Accept": "application/json"}
 
 TOKENS = "MEDSYNTH_API_TOKENS"
 Form = Literal["image/png", "application/json", "application/geo+json"]
@@ -51,6 +54,29 @@ class Score:
     """None where the pixel size is not known."""
     certainty: float
     grade: str | None
+    model: str
+    """Name and version of the model."""
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class SkinImage:
+    """A synthetic skin photo, for training alone."""
+
+    data: bytes
+    """The file."""
+    media_type: str
+    side: int
+    seed: int
+    condition: str
+    fitzpatrick: str
+    """I to VI."""
+    skin_rgb: list[int]
+    ita_deg: float
+    """Angle of that colour."""
+    lesion_box: list[int]
+    """x0, y0, x1, y1 in pixels of the model's own picture."""
+    device: str | None
     model: str
     """Name and version of the model."""
     weights_sha256: str
@@ -133,6 +159,53 @@ class Client:
         headers = {"Content-Type": "image/*", "Accept": form}
         return self._ask("POST", "/v1/focus/heatmaps" + _query(mpp), image, headers)
 
+    def skin_image(self, condition: str, **wanted: Any) -> SkinImage:
+        """Draw one skin photo.
+
+        Args:
+            condition: one of :meth:`models`.
+            wanted: ``fitzpatrick``, ``skin_rgb``, ``lesion_box`` or ``lesion_size``, ``lesion_x`` and ``lesion_y``,
+                ``size``, ``device``, ``seed``, ``side``, ``format``; /docs says what each of them means.
+
+        Raises:
+            ServiceError: it cannot be drawn, or there is no answer.
+        """
+        return self.skin_images(condition, 1, **wanted)[0]
+
+    def skin_images(self, condition: str, count: int, **wanted: Any) -> list[SkinImage]:
+        """Draw skin photos in one request.
+
+        Args:
+            condition: as for one.
+            count: of photos, each with a seed of its own.
+            wanted: as for one.
+
+        Raises:
+            ServiceError: they cannot be drawn, or there is no answer.
+        """
+        body = json.dumps({"condition": condition, "count": count, **wanted}).encode()
+        return _skin_images(self._ask("POST", "/v1/skin/images", body, _JSON_BOTH))
+
+    def skin_images_from_map(self, drawn: bytes, count: int = 1, **wanted: Any) -> list[SkinImage]:
+        """Draw skin photos of a map.
+
+        Args:
+            drawn: a PNG of the model's size: the skin's colour, and a region in a condition's colour.
+            count: of photos.
+            wanted: ``device``, ``seed``, ``side``, ``format``.
+
+        Raises:
+            ServiceError: it is no map, or there is no answer.
+        """
+        query = urllib.parse.urlencode({"count": count, **wanted})
+        headers = {"Content-Type": "image/png", "Accept": "application/json"}
+        return _skin_images(self._ask("POST", f"/v1/skin/images/from-map?{query}", drawn, headers))
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that answer, with all that they can be asked for."""
+        found: list[dict[str, Any]] = json.loads(self._ask("GET", "/v1/models"))["models"]
+        return found
+
     def start_slide(self, uri: str, mpp: float | None = None) -> str:
         """Have a slide scored; the job's id.
 
@@ -203,6 +276,22 @@ class Client:
         if answer.headers.get("Retry-After", "").isdigit():
             problem["retry_after"] = int(answer.headers["Retry-After"])
         raise ServiceError(answer.status, problem)
+
+
+def _skin_images(answer: bytes) -> list[SkinImage]:
+    found = json.loads(answer)
+    model = f"{found['model']['name']} {found['model']['version']}"
+    weights = found["model"]["weights_sha256"]
+    known = {one.name for one in fields(SkinImage)} - {"data"}
+    return [
+        SkinImage(
+            **{key: value for key, value in one.items() if key in known},
+            data=base64.b64decode(one["data"]),
+            model=model,
+            weights_sha256=weights,
+        )
+        for one in found["images"]
+    ]
 
 
 def _query(mpp: float | None) -> str:

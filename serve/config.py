@@ -12,11 +12,11 @@ from ray.serve.schema import ServeDeploySchema
 
 from medsynth import spec
 from medsynth.errors import SpecError
-from serve.app import AppSettings
+from serve.settings import AppSettings
 
 DEFAULT = Path(__file__).with_name("config.yaml")
 IMPORT_PATH = "serve.app:app"
-DEPLOYMENTS = ("Ingress", "FocusScorer", "Gatherer")
+DEPLOYMENTS = ("Ingress", "FocusScorer", "SkinGenerator", "Gatherer")
 _KNOWN_BELOW: dict[str, type[BaseModel]] = {"autoscaling_config": AutoscalingConfig}
 
 

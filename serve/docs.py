@@ -27,17 +27,20 @@ PROBLEM: dict[str, Any] = {
 }
 
 
-def commands(openapi: Mapping[str, Any], base: str) -> Iterator[tuple[str, str, Mapping[str, Any], str]]:
+def commands(
+    openapi: Mapping[str, Any], base: str, condition: str
+) -> Iterator[tuple[str, str, Mapping[str, Any], str]]:
     """Method, path, description and a curl command for each route.
 
     Args:
         openapi: the document.
         base: address of the service.
+        condition: that its generator draws.
     """
     for path, methods in openapi["paths"].items():
         for method, about in methods.items():
             command = about.get("x-curl", f"curl '{{base}}{_filled(path)}'")
-            yield method.upper(), path, about, command.replace("{base}", base)
+            yield method.upper(), path, about, command.replace("{base}", base).replace("{condition}", condition)
 
 
 def _filled(path: str) -> str:
@@ -45,15 +48,16 @@ def _filled(path: str) -> str:
     return model.replace("{job}", "0123456789abcdef" * 2).replace("{name}", "overlay.png")
 
 
-def html(openapi: Mapping[str, Any], base: str = "http://127.0.0.1:8000") -> str:
+def html(openapi: Mapping[str, Any], condition: str, base: str = "http://127.0.0.1:8000") -> str:
     """The page.
 
     Args:
         openapi: the document.
+        condition: that the generator draws.
         base: address of the service in the commands.
     """
     parts = []
-    for method, path, about, command in commands(openapi, base):
+    for method, path, about, command in commands(openapi, base, condition):
         rows = [
             f"<li><code>{_text(one['name'])}</code> ({one['in']}) {_text(one.get('description', ''))}</li>"
             for one in about.get("parameters", ())

@@ -50,12 +50,13 @@ class Figures:
             "medsynth_request_seconds", "Time to an answer", ["route"], buckets=_SECONDS, registry=here
         )
         self.in_flight = Gauge("medsynth_requests_in_flight", "Requests with a body being answered", registry=here)
-        self.images = Counter("medsynth_images", "Images judged", ["model"], registry=here)
+        self.images = Counter("medsynth_images", "Images judged or drawn", ["model"], registry=here)
+        self.made = Counter("medsynth_made", "Images made by subgroup", ["condition", "fitzpatrick"], registry=here)
         self.batch = Histogram("medsynth_batch_images", "Images in a batch", ["model"], buckets=_BATCHES, registry=here)
         self.batch_seconds = Histogram(
             "medsynth_batch_seconds", "Time of a model for a batch", ["model"], buckets=_SECONDS, registry=here
         )
-        self.queue = Gauge("medsynth_queue_images", "Decoded images that wait for the model", ["model"], registry=here)
+        self.queue = Gauge("medsynth_queue_images", "Images that wait for the model", ["model"], registry=here)
 
     def snapshot(self) -> Snapshot:
         """All figures as they are now."""

@@ -1,4 +1,4 @@
-"""The focus network as a service: what it says of images, and the deployment that says it.
+"""The focus network as a service: what it says of images.
 
 :class:`Scorer` does the work and knows neither HTTP nor Ray. An image is judged by itself, in pieces of one fixed
 shape that the network cuts it into: nothing is padded, and an answer does not depend on what else is in its batch.
@@ -9,14 +9,13 @@ import asyncio
 import json
 import math
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ray import serve
 
 import medsynth
 from medsynth import images
@@ -25,90 +24,15 @@ from medsynth.focus import export, heatmap
 from medsynth.focus import slide as scoring
 from medsynth.focus.heatmap import GRADES, Grades, HeatMap
 from medsynth.focus.model import FocusModel, Score
-from serve.figures import Figures, tell_each_second
-
-NAME = "focus"
-NOTE = "from a network trained on synthetically defocused tiles; for research, not for diagnosis"
-MAX_BATCH = 16
-Form = Literal["overlay", "grid", "geojson"]
-FORMS: dict[str, Form] = {"image/png": "overlay", "application/json": "grid", "application/geo+json": "geojson"}
-"""What a heat map is answered as, by media type; the first is the default."""
+from serve.figures import Figures
+from serve.wire import FOCUS, FOCUS_NOTE, About, Form, Item, Judged, Refused
 
 _DECODERS = 2
 _LEGEND_STEPS = 24
 
 
-@dataclass(frozen=True)
-class Item:
-    """One image to judge."""
-
-    data: bytes | NDArray[np.uint8]
-    """A file, or (H, W, 3) RGB."""
-    mpp: float | None = None
-    """µm a pixel; None for what the file says."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What is said of one image."""
-
-    width: int
-    height: int
-    mpp: float | None
-    classes: list[float]
-    """Probability of each class."""
-    focus_class: int
-    radius_px: float
-    radius_um: float | None
-    certainty: float
-    grade: str | None
-    """None where the pixel size is not known."""
-
-
-@dataclass(frozen=True)
-class Refused:
-    """An image that cannot be judged, and why."""
-
-    reason: Reason
-    detail: str
-
-    @classmethod
-    def of(cls, why: Rejected) -> "Refused":
-        """From the exception, which would lose its kind on its way through Ray."""
-        return cls(why.reason, why.detail)
-
-    def raised(self) -> Rejected:
-        """The exception again."""
-        return Rejected(self.reason, self.detail)
-
-
-@dataclass(frozen=True)
-class About:
-    """The model that answers."""
-
-    name: str
-    version: str
-    weights_sha256: str
-    field: int
-    """Side of the smallest image in pixels."""
-    stride: int
-    radii_px: tuple[float, ...]
-    """Blur radius of each class."""
-    grades_um: tuple[float, float, float]
-    """Blur radii from which it is slight, moderate and severe."""
-
-
-class Focus(Protocol):
-    """What the ingress asks of the focus model, wherever that runs."""
-
-    async def about(self) -> About:
-        """Which model answers."""
-
-    async def score(self, items: list[Item]) -> tuple[list[Judged | Refused], About]:
-        """Judge images, each by itself."""
-
-    async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
-        """Draw an image's focus map."""
+Decoded = tuple[NDArray[np.uint8], float | None]
+"""An image's pixels, and µm a pixel."""
 
 
 class Scorer:
@@ -123,7 +47,7 @@ class Scorer:
         self._model, self._max_pixels = model, max_pixels
         self._grades = Grades()
         self.about = About(
-            NAME,
+            FOCUS,
             f"{medsynth.__version__}+{model.sha256[:12]}",
             model.sha256,
             model.field,
@@ -132,7 +56,7 @@ class Scorer:
             self._grades.limits,
         )
 
-    def pixels(self, item: Item) -> tuple[NDArray[np.uint8], float | None]:
+    def pixels(self, item: Item) -> Decoded:
         """Decode an image.
 
         Returns:
@@ -198,8 +122,8 @@ class Scorer:
         radii = np.linspace(0, 1.5 * self._grades.severe, _LEGEND_STEPS + 1, dtype=np.float32)
         paints = export.colours(radii, self._grades).tolist()
         return {
-            "model": {"name": NAME, "version": self.about.version, "weights_sha256": self.about.weights_sha256},
-            "note": NOTE,
+            "model": {"name": FOCUS, "version": self.about.version, "weights_sha256": self.about.weights_sha256},
+            "note": FOCUS_NOTE,
             "geometry": {**vars(shape), "rows": shape.rows, "columns": shape.columns, "origin_px": heat.origin_px},
             "radius_um": _cells(heat.radius_um),
             "certainty": _cells(heat.certainty),
@@ -241,12 +165,15 @@ class FocusService:
     Args:
         weights: URI of the network; None for the shipped one.
         max_pixels: of one image.
+        batched: judges one image together with others that wait; by itself by default.
 
     Raises:
         ModelError: the weights cannot be used; the replica does not become ready.
     """
 
-    def __init__(self, weights: str | None, max_pixels: int) -> None:
+    def __init__(
+        self, weights: str | None, max_pixels: int, batched: Callable[[Decoded], Awaitable[Judged]] | None = None
+    ) -> None:
         torch.set_num_threads(1)
         self.figures = Figures()
         self._scorer = Scorer(FocusModel.load(weights), max_pixels)
@@ -256,6 +183,7 @@ class FocusService:
         self._judging = ThreadPoolExecutor(1, "judge")
         self._mapping = ThreadPoolExecutor(1, "map")
         self._waiting = 0
+        self._batched = batched or self._alone
 
     async def about(self) -> About:
         """Which model answers."""
@@ -273,14 +201,14 @@ class FocusService:
             return Refused.of(why)
         self._queue(1)
         try:
-            return await self._judged((pixels, mpp))
+            return await self._batched((pixels, mpp))
         finally:
             self._queue(-1)
 
-    async def _judged(self, one: tuple[NDArray[np.uint8], float | None]) -> Judged:
+    async def _alone(self, one: Decoded) -> Judged:
         return (await self.together([one]))[0]
 
-    async def together(self, found: list[tuple[NDArray[np.uint8], float | None]]) -> list[Judged]:
+    async def together(self, found: list[Decoded]) -> list[Judged]:
         """Judge a batch, one image after another.
 
         Args:
@@ -289,14 +217,14 @@ class FocusService:
         loop = asyncio.get_running_loop()
         started = time.monotonic()
         judged = await loop.run_in_executor(self._judging, lambda: [self._scorer.judge(*one) for one in found])
-        self.figures.batch.labels(NAME).observe(len(found))
-        self.figures.batch_seconds.labels(NAME).observe(time.monotonic() - started)
-        self.figures.images.labels(NAME).inc(len(found))
+        self.figures.batch.labels(FOCUS).observe(len(found))
+        self.figures.batch_seconds.labels(FOCUS).observe(time.monotonic() - started)
+        self.figures.images.labels(FOCUS).inc(len(found))
         return judged
 
     def _queue(self, change: int) -> None:
         self._waiting += change
-        self.figures.queue.labels(NAME).set(self._waiting)
+        self.figures.queue.labels(FOCUS).set(self._waiting)
 
     async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
         """Draw an image's focus map."""
@@ -305,27 +233,5 @@ class FocusService:
             drawn = await loop.run_in_executor(self._mapping, self._scorer.heat_map, data, mpp, form)
         except Rejected as why:
             return Refused.of(why), self._scorer.about
-        self.figures.images.labels(NAME).inc()
+        self.figures.images.labels(FOCUS).inc()
         return drawn, self._scorer.about
-
-
-class FocusScorer(FocusService):
-    """The focus network as a deployment of its own: what waits is judged in batches.
-
-    Args:
-        weights: URI of the network; None for the shipped one.
-        max_pixels: of one image.
-        gatherer: handle of :class:`serve.app.Gatherer`.
-    """
-
-    def __init__(self, weights: str | None, max_pixels: int, gatherer: Any) -> None:
-        super().__init__(weights, max_pixels)
-        tell_each_second(self.figures, gatherer)
-
-    async def _judged(self, one: tuple[NDArray[np.uint8], float | None]) -> Judged:
-        judged: Judged = await self._batch(one)
-        return judged
-
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.002)
-    async def _batch(self, found: list[tuple[NDArray[np.uint8], float | None]]) -> list[Judged]:
-        return await self.together(found)

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 
 from serve import bodies
 from serve.bodies import Upload
-from serve.focus import FORMS, NAME, NOTE, About, Focus, Item, Judged, Refused
 from serve.http import Limits, Problem
+from serve.wire import FOCUS, FOCUS_NOTE, FORMS, Focus, Item, Judged, Refused, model_headers, model_name
 
 Mpp = Annotated[
     float | None,
@@ -23,7 +23,7 @@ _RAW = {kind: {"schema": _BINARY} for kind in bodies.KINDS.split(", ")}
 class ModelName(BaseModel):
     """Which model answered."""
 
-    name: str = Field(examples=[NAME])
+    name: str = Field(examples=[FOCUS])
     version: str
     weights_sha256: str
 
@@ -92,7 +92,7 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
         scale = _mpp(fields, mpp)
         judged, about = await focus.score([Item(upload.data, scale) for upload in uploads])
         answers = [_score(upload, one) for upload, one in zip(uploads, judged, strict=True)]
-        body = {"model": model_name(about), "note": NOTE, "scores": answers}
+        body = {"model": model_name(about), "note": FOCUS_NOTE, "scores": answers}
         return JSONResponse(body, headers=model_headers(about))
 
     @router.post(
@@ -125,16 +125,6 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
         return Response(drawn, media_type=kind, headers={"Vary": "Accept", **model_headers(about)})
 
     return router
-
-
-def model_name(about: About) -> dict[str, str]:
-    """Which model answered, for a body."""
-    return {"name": about.name, "version": about.version, "weights_sha256": about.weights_sha256}
-
-
-def model_headers(about: About) -> dict[str, str]:
-    """Which model answered, for the headers."""
-    return {"Medsynth-Model": f"{about.name}/{about.version}", "Medsynth-Weights-SHA256": about.weights_sha256}
 
 
 def _score(upload: Upload, judged: Judged | Refused) -> dict[str, Any]:

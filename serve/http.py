@@ -53,6 +53,8 @@ class Limits(Settings):
     """Of one image, by its header: half a second of the network's time."""
     images: int = Field(default=64, ge=1)
     """In one request."""
+    pictures: int = Field(default=64, ge=1)
+    """Drawn for one request: eight of the generator's batches."""
     in_flight: int = Field(default=32, ge=1)
     """Requests with a body at the same time; above it 429. Times the body's limit, it bounds the memory."""
     seconds: float = Field(default=20.0, gt=0)
@@ -110,11 +112,13 @@ def handle_problems(app: FastAPI) -> None:
             more["error"] = str(error.detail)  # where clients of the Open Inference Protocol look
         return problem_response(error.status_code, str(error.detail), error.headers, more)
 
-    async def invalid(_: Request, error: Exception) -> Response:
+    async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         fields = [
             {"field": ".".join(str(part) for part in one["loc"]), "detail": str(one["msg"])} for one in error.errors()
         ]
+        if not _is_json(request) and any(one["field"] == "body" for one in fields):
+            return problem_response(415, "the body is no application/json", {"Accept-Post": "application/json"})
         named = "; ".join(f"{one['field']}: {one['detail']}" for one in fields)
         return problem_response(422, named or "invalid request", more={"errors": fields})
 
@@ -124,6 +128,11 @@ def handle_problems(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected)
     app.add_exception_handler(HTTPException, raised)
     app.add_exception_handler(RequestValidationError, invalid)
+
+
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def tokens_of(environment: Mapping[str, str]) -> tuple[str, ...]:

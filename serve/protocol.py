@@ -18,10 +18,10 @@ from pydantic import BaseModel, Field
 import medsynth
 from medsynth import images
 from medsynth.errors import Reason, Rejected
-from serve import bodies
-from serve.focus import NAME, Focus, Item, Judged, Refused
-from serve.focus_routes import model_headers
+from serve import bodies, skin_protocol
+from serve.generator_routes import field_problem, known
 from serve.http import Limits, Problem
+from serve.wire import FOCUS, SKIN, About, Focus, Item, Judged, Refused, Skin, SkinAbout, model_headers
 
 _CURL = (
     'curl -H \'Content-Type: application/json\' -d \'{"inputs": [{"name": "images", "shape": [1], '
@@ -30,13 +30,13 @@ _CURL = (
 
 
 class InputTensor(BaseModel):
-    """Images, as files or as pixels."""
+    """Images, as files or as pixels; or what is asked of pictures to draw."""
 
     name: str = Field(max_length=100)
     shape: list[int] = Field(min_length=1, max_length=4)
-    datatype: Literal["BYTES", "UINT8"]
+    datatype: Literal["BYTES", "UINT8", "INT64"]
     parameters: dict[str, Any] = {}
-    data: list[Any] = Field(description="BYTES: files in base64; UINT8: pixels of shape (n, h, w, 3)")
+    data: list[Any] = Field(description="BYTES: text, or files in base64; UINT8: pixels of shape (n, h, w, 3)")
 
 
 class InferRequest(BaseModel):
@@ -44,15 +44,16 @@ class InferRequest(BaseModel):
 
     id: str | None = Field(default=None, max_length=200)
     parameters: dict[str, Any] = {}
-    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
+    inputs: list[InputTensor] = Field(min_length=1, max_length=len(skin_protocol.INPUTS))
     outputs: list[dict[str, Any]] = []
 
 
-def routes(focus: Focus, limits: Limits) -> APIRouter:
+def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
     """The routes; ``/v2/health`` is the application's.
 
     Args:
-        focus: the model, wherever it runs.
+        focus: the focus model, wherever it runs.
+        skin: the generator; None where there are no weights.
         limits: of a request.
     """
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
@@ -63,11 +64,13 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
 
     @router.get("/models/{name}", summary="A model")
     async def model(name: str) -> dict[str, Any]:
+        if name == SKIN:
+            return skin_protocol.described(await known(skin).about())
         _known(name)
         about = await focus.about()
         classes = len(about.radii_px)
         return {
-            "name": NAME,
+            "name": FOCUS,
             "versions": [about.version],
             "platform": "pytorch",
             "inputs": [{"name": "images", "datatype": "BYTES", "shape": [-1]}],
@@ -80,59 +83,82 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
 
     @router.get("/models/{name}/ready", summary="Whether a model answers")
     async def ready(name: str) -> dict[str, Any]:
-        _known(name)
-        await focus.about()
-        return {"name": NAME, "ready": True}
+        if name == SKIN:
+            await known(skin).about()
+        else:
+            _known(name)
+            await focus.about()
+        return {"name": name, "ready": True}
 
-    @router.post("/models/{name}/infer", summary="Judge images", openapi_extra={"x-curl": _CURL})
+    @router.post("/models/{name}/infer", summary="Judge images, or draw some", openapi_extra={"x-curl": _CURL})
     async def infer(name: str, asked: InferRequest) -> Response:
-        """Input `images`: BYTES of files in base64, shape (n), or UINT8 pixels, shape (n, h, w, 3)."""
-        _known(name)
-        found, about = await focus.score([Item(one) for one in _images(asked.inputs[0], limits)])
-        judged = [_judged(place, one) for place, one in enumerate(found)]
-        outputs = [
-            _output("classes", [len(judged), len(about.radii_px)], [share for one in judged for share in one.classes]),
-            _output("radius_px", [len(judged)], [one.radius_px for one in judged]),
-            _output("certainty", [len(judged)], [one.certainty for one in judged]),
-        ]
+        """Of focus: `images`, BYTES of files in base64, shape (n), or UINT8 pixels, shape (n, h, w, 3).
+
+        Of skin: `condition`, BYTES of shape (n), and whatever else /v2/models/skin lists.
+        """
         wanted = {str(one.get("name")) for one in asked.outputs}
-        unknown = wanted - {one["name"] for one in outputs}
-        if unknown:
-            raise _field("outputs", f"no output {sorted(unknown)[0][:50]!r}")
-        body: dict[str, Any] = {"model_name": NAME, "model_version": about.version}
+        about: About | SkinAbout
+        if name == SKIN:
+            outputs, about = await skin_protocol.infer(known(skin), _tensors(asked), wanted, limits)
+        else:
+            _known(name)
+            outputs, about = await _judged_of(focus, asked, wanted, limits)
+        body: dict[str, Any] = {"model_name": name, "model_version": about.version}
         if asked.id is not None:
             body["id"] = asked.id
-        body["outputs"] = [one for one in outputs if not wanted or one["name"] in wanted]
+        body["outputs"] = outputs
         return JSONResponse(body, headers=model_headers(about))
 
     return router
 
 
 def _known(name: str) -> None:
-    if name != NAME:
-        raise Problem(404, f"no model {name[:50]!r}; there is {NAME!r}")
+    if name != FOCUS:
+        raise Problem(404, f"no model {name[:50]!r}; there are {FOCUS} and {SKIN}")
+
+
+async def _judged_of(
+    focus: Focus, asked: InferRequest, wanted: set[str], limits: Limits
+) -> tuple[list[dict[str, Any]], About]:
+    if len(asked.inputs) != 1:
+        raise field_problem("inputs", "one input, images")
+    found, about = await focus.score([Item(one) for one in _images(asked.inputs[0], limits)])
+    judged = [_judged(place, one) for place, one in enumerate(found)]
+    outputs = [
+        _output("classes", [len(judged), len(about.radii_px)], [share for one in judged for share in one.classes]),
+        _output("radius_px", [len(judged)], [one.radius_px for one in judged]),
+        _output("certainty", [len(judged)], [one.certainty for one in judged]),
+    ]
+    unknown = wanted - {one["name"] for one in outputs}
+    if unknown:
+        raise field_problem("outputs", f"no output {sorted(unknown)[0][:50]!r}")
+    return [one for one in outputs if not wanted or one["name"] in wanted], about
+
+
+def _tensors(asked: InferRequest) -> dict[str, tuple[int, str, list[int], list[Any]]]:
+    return {one.name: (place, one.datatype, one.shape, one.data) for place, one in enumerate(asked.inputs)}
 
 
 def _images(tensor: InputTensor, limits: Limits) -> list[bytes | NDArray[np.uint8]]:
     count = tensor.shape[0]
     if not 1 <= count <= limits.images:
-        raise _field("inputs.0.shape", f"1 to {limits.images} images")
+        raise field_problem("inputs.0.shape", f"1 to {limits.images} images")
     if tensor.datatype == "BYTES":
         if len(tensor.shape) != 1 or len(tensor.data) != count:
-            raise _field("inputs.0.data", f"shape {tensor.shape} and {len(tensor.data)} files; they must agree")
+            raise field_problem("inputs.0.data", f"shape {tensor.shape} and {len(tensor.data)} files; they must agree")
         return [_file(place, one, limits) for place, one in enumerate(tensor.data)]
-    if len(tensor.shape) != 4 or tensor.shape[3] != 3 or min(tensor.shape) < 1:
-        raise _field("inputs.0.shape", "UINT8 images have the shape (n, h, w, 3)")
+    if tensor.datatype != "UINT8" or len(tensor.shape) != 4 or tensor.shape[3] != 3 or min(tensor.shape) < 1:
+        raise field_problem("inputs.0", "images are BYTES of shape (n), or UINT8 of shape (n, h, w, 3)")
     if tensor.shape[1] * tensor.shape[2] > limits.pixels:
         raise Problem(413, f"{tensor.shape[2]}x{tensor.shape[1]} pixels; up to {limits.pixels:,} are taken")
     try:
         values = np.array(tensor.data, dtype=np.float64).ravel()
     except (ValueError, TypeError, OverflowError):
-        raise _field("inputs.0.data", "whole numbers from 0 to 255") from None
+        raise field_problem("inputs.0.data", "whole numbers from 0 to 255") from None
     if values.size != math.prod(tensor.shape):
-        raise _field("inputs.0.data", f"{values.size} numbers for the shape {tensor.shape}")
+        raise field_problem("inputs.0.data", f"{values.size} numbers for the shape {tensor.shape}")
     if not bool(((values >= 0) & (values <= 255) & (values == np.floor(values))).all()):
-        raise _field("inputs.0.data", "whole numbers from 0 to 255")
+        raise field_problem("inputs.0.data", "whole numbers from 0 to 255")
     return list(values.astype(np.uint8).reshape(tensor.shape))
 
 
@@ -140,7 +166,7 @@ def _file(place: int, text: Any, limits: Limits) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError):
-        raise _field(f"inputs.0.data.{place}", "an image file in base64") from None
+        raise field_problem(f"inputs.0.data.{place}", "an image file in base64") from None
     try:
         width, height = images.size(data)
         if width * height > limits.pixels:
@@ -158,7 +184,3 @@ def _judged(place: int, one: Judged | Refused) -> Judged:
 
 def _output(name: str, shape: list[int], data: list[float]) -> dict[str, Any]:
     return {"name": name, "datatype": "FP32", "shape": shape, "data": data}
-
-
-def _field(name: str, detail: str) -> Problem:
-    return Problem(422, f"body.{name}: {detail}", errors=[{"field": f"body.{name}", "detail": detail}])

@@ -1,8 +1,9 @@
 """Slides by URI: a job each, done by Ray, whose state lies in its own folder and in no replica's memory.
 
 ``job.json`` is what was asked (written first, never again), ``progress.json`` how far it is, ``outcome.json`` what it
-came to (written last, once). The work is :func:`serve.slide_work.done` in a detached actor named after the job: it outlives the replica that started it. Where the actor is gone before its time, whoever asks next
-starts another, which goes on from what is committed.
+came to (written last, once). The work is :func:`serve.slide_work.done` in a detached actor named after the job: it
+outlives the replica that started it. Where the actor is gone before its time, whoever asks next starts another, which
+goes on from what is committed.
 """
 
 import asyncio

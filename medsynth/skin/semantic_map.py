@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from medsynth import seeds
@@ -167,9 +167,7 @@ def skin_colour(photo: NDArray[np.uint8], region: Region | None) -> NDArray[np.f
     """
     pixels, outside, weights = _reduced(photo, region)
     lab = tone.to_lab(pixels)
-    lightness, chroma = lab[..., 0], np.hypot(lab[..., 1], lab[..., 2])
-    hue = np.degrees(np.arctan2(lab[..., 2], lab[..., 1]))
-    gate = outside & (lightness > 6) & (lightness < 97) & (chroma > 3) & (chroma < 65) & (hue > -5) & (hue < 100)
+    gate = outside & can_be_skin(lab)
     if gate.sum() < 0.01 * gate.size:
         raise Rejected(Reason.NO_SKIN, "nothing outside the lesion has a colour of skin")
     colours, weights = lab[gate], weights[gate]
@@ -180,6 +178,22 @@ def skin_colour(photo: NDArray[np.uint8], region: Region | None) -> NDArray[np.f
             break
         centre = _median(colours[near], weights[near])
     return np.round(centre, tone.DIGITS)
+
+
+def can_be_skin(lab: ArrayLike) -> NDArray[np.bool_]:
+    """Whether skin of any type, in warm or cold light, can have a colour.
+
+    Args:
+        lab: (..., 3) CIELAB.
+
+    Source:
+        The limits in lightness, chroma and hue are our assumption, as in :func:`skin_colour`.
+    """
+    seen = np.asarray(lab, dtype=np.float64)
+    lightness, chroma = seen[..., 0], np.hypot(seen[..., 1], seen[..., 2])
+    hue = np.degrees(np.arctan2(seen[..., 2], seen[..., 1]))
+    found = (lightness > 6) & (lightness < 97) & (chroma > 3) & (chroma < 65) & (hue > -5) & (hue < 100)
+    return np.asarray(found, dtype=np.bool_)
 
 
 def _reduced(

@@ -5,7 +5,7 @@ from starlette.testclient import TestClient
 
 from serve.http import Limits
 from tests.conftest import REPO
-from tests.serve.local import LocalFocus, client, encoded
+from tests.serve.local import LocalFocus, LocalSkin, client, encoded
 from tests.slides import stained
 
 
@@ -14,10 +14,15 @@ def focus(tmp_path_factory: pytest.TempPathFactory) -> LocalFocus:
     return LocalFocus(Limits(), tmp_path_factory.mktemp("weights"))
 
 
+@pytest.fixture(scope="session")
+def skin(tmp_path_factory: pytest.TempPathFactory) -> LocalSkin:
+    return LocalSkin(tmp_path_factory.mktemp("weights"))
+
+
 @pytest.fixture(scope="module")
-def http(focus: LocalFocus) -> TestClient:
+def http(focus: LocalFocus, skin: LocalSkin) -> TestClient:
     """One event loop for the module, as Serve's batches need."""
-    with client(focus) as found:
+    with client(focus, skin=skin) as found:
         yield found
 
 

@@ -16,7 +16,9 @@ from starlette.testclient import TestClient
 from serve import api
 from serve.figures import Figures, Gathered
 from serve.focus import FocusService
+from serve.generator import GeneratorService
 from serve.http import Limits
+from tests import skin_model
 from tests.slides import network
 
 BASE = "http://127.0.0.1:8000"
@@ -31,18 +33,27 @@ class LocalFocus(FocusService):
         super().__init__(path, limits.pixels)
 
 
-def client(focus: Any, limits: Limits | None = None, **options: Any) -> TestClient:
+class LocalSkin(GeneratorService):
+    """The generator with random weights."""
+
+    def __init__(self, folder: Any) -> None:
+        self.uri = skin_model.save(folder)
+        super().__init__(self.uri)
+
+
+def client(focus: Any, limits: Limits | None = None, skin: Any = None, **options: Any) -> TestClient:
     """A client of the application; errors that nobody handles are raised in the test."""
     figures = Figures()
 
     async def metrics() -> bytes:
         gathered = Gathered()
         gathered.tell("ingress", figures.snapshot())
-        if hasattr(focus, "figures"):
-            gathered.tell("focus", focus.figures.snapshot())
+        for name, model in (("focus", focus), ("skin", skin)):
+            if hasattr(model, "figures"):
+                gathered.tell(name, model.figures.snapshot())
         return gathered.text()
 
-    app = api.build(focus, limits or Limits(), figures=figures, metrics=metrics, **options)
+    app = api.build(focus, skin, limits or Limits(), figures=figures, metrics=metrics, **options)
     return TestClient(app, base_url=BASE)
 
 

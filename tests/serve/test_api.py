@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from serve import docs
-from serve.focus import About
+from medsynth.skin import semantic_map
+from medsynth.skin.semantic_map import Box
+from serve import docs, skin_protocol
 from serve.http import PROBLEM, Limits, busy
-from tests.serve.local import BASE, LocalFocus, client, encoded
+from serve.wire import About
+from tests import skin_model
+from tests.serve.local import BASE, LocalFocus, LocalSkin, client, encoded
 from tests.slides import stained
 
 PNG = {"Content-Type": "image/png"}
@@ -29,8 +33,8 @@ class Absent:
 
 
 def test_ready_only_when_the_weights_are_loaded(http: TestClient) -> None:
-    absent = client(Absent())
-    for path in ("/readyz", "/v2/health/ready", "/v2/models/focus/ready"):
+    absent = client(Absent(), skin=Absent())
+    for path in ("/readyz", "/v2/health/ready", "/v2/models/focus/ready", "/v2/models/skin/ready"):
         assert http.get(path).json()["ready"] is True
         answer = absent.get(path)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -39,15 +43,18 @@ def test_ready_only_when_the_weights_are_loaded(http: TestClient) -> None:
 
 
 def test_models_are_listed(http: TestClient) -> None:
-    (model,) = http.get("/v1/models").json()["models"]
-    assert model["name"] == "focus"
+    model, skin = http.get("/v1/models").json()["models"]
+    assert (model["name"], skin["name"]) == ("focus", "skin")
+    assert set(skin["conditions"]) == set(skin_model.NAMES)
+    assert "phone-flagship" in skin["devices"]
+    assert skin["attribution"] == "Photos of nobody, CC0"
     assert len(model["radii_px"]) == 30
     assert model["grades_um"] == [0.5, 1.0, 2.0]
 
 
 def test_what_needs_no_token(focus: LocalFocus, tile: bytes) -> None:
     guarded = client(focus, tokens=("a-token-of-16-letters",))
-    for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/page/page.js", "/docs"):
+    for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/page/focus.js", "/docs"):
         assert guarded.get(path).status_code == 200
     for path in ("/v1/models", "/metrics", "/v2", "/v2/models/focus", "/v1/focus/slides/" + 32 * "0"):
         assert guarded.get(path).status_code == 401
@@ -55,7 +62,7 @@ def test_what_needs_no_token(focus: LocalFocus, tile: bytes) -> None:
 
 
 def test_no_page_needs_another_host(http: TestClient) -> None:
-    for path in ("/", "/docs", "/page/page.js", "/page/page.css"):
+    for path in ("/", "/docs", "/page/focus.js", "/page/page.css"):
         answer = http.get(path)
         addresses = set(re.findall(r"(?:https?:)?//[\w.-]+", answer.text)) - {
             "http://127.0.0.1",
@@ -67,13 +74,18 @@ def test_no_page_needs_another_host(http: TestClient) -> None:
     assert http.get("/page/%2e%2e%2fapp.py").status_code == 404
 
 
-def test_every_documented_command_works(focus: LocalFocus, tile: bytes, tmp_path: Path) -> None:
+def test_every_documented_command_works(focus: LocalFocus, skin: LocalSkin, tile: bytes, tmp_path: Path) -> None:
     (tmp_path / "tile.png").write_bytes(tile)
-    with client(focus) as http:
+    drawn = semantic_map.draw(
+        (32, 32), (172, 124, 100), Box(4, 4, 20, 20), semantic_map.colours(skin_model.NAMES)["NEV"]
+    )
+    (tmp_path / "map.png").write_bytes(encoded(drawn))
+    with client(focus, skin=skin) as http:
         openapi = http.get("/openapi.json").json()
         page = http.get("/docs").text
-        found = list(docs.commands(openapi, BASE))
-        assert {"/v1/focus/scores", "/v1/focus/heatmaps", "/v1/focus/slides"} <= {path for _, path, _, _ in found}
+        found = list(docs.commands(openapi, BASE, "BCC"))
+        routes = {"/v1/focus/scores", "/v1/focus/heatmaps", "/v1/focus/slides"}
+        assert routes | {"/v1/skin/images", "/v1/skin/images/from-map"} <= {path for _, path, _, _ in found}
         for method, path, _, command in found:
             assert docs._text(command) in page
             answer = as_curl(http, command, tmp_path)
@@ -160,6 +172,59 @@ class TestProtocol:
         assert 400 <= answer.status_code < 500, answer.text
         assert answer.headers["content-type"] == PROBLEM
         assert answer.json().get("error", answer.json()["detail"]) == answer.json()["detail"]
+
+    def draw(self, http: TestClient, outputs: list[str] | None = None, **tensors: Any) -> Any:
+        kinds = {name: kind for name, (kind, _) in skin_protocol.INPUTS.items()}
+        inputs = [
+            {"name": name, "datatype": kinds[name], "shape": list(np.shape(data)), "data": data}
+            for name, data in tensors.items()
+        ]
+        wanted = {} if outputs is None else {"outputs": [{"name": one} for one in outputs]}
+        return http.post("/v2/models/skin/infer", json={"inputs": inputs, **wanted})
+
+    def test_pictures_are_those_of_v1(self, http: TestClient) -> None:
+        told = http.get("/v2/models/skin").json()
+        assert {one["name"] for one in told["inputs"]} == set(skin_protocol.INPUTS)
+        tensors: dict[str, Any] = {"condition": ["BCC", "NEV"], "fitzpatrick": ["I", "6"], "seed": [3, 2**62]}
+        found = self.draw(http, **tensors).json()
+        outputs = {one["name"]: one for one in found["outputs"]}
+        assert outputs.keys() == {"images", "seed", "skin_rgb", "lesion_box"}
+        assert outputs["seed"]["data"] == [3, 2**62]
+        for at in range(2):
+            body = {name: column[at] for name, column in tensors.items()}
+            alone = http.post("/v1/skin/images", json=body, headers={"Accept": "image/png"})
+            assert base64.b64decode(outputs["images"]["data"][at]) == alone.content
+        first = outputs["skin_rgb"]["data"]
+        tensors |= {"skin_rgb": [first[:3], first[3:]], "lesion_box": [[1, 1, 9, 9]] * 2}
+        (pixels,) = self.draw(http, ["pixels"], **tensors).json()["outputs"]
+        assert pixels["shape"] == [2, 32, 32, 3]
+        assert len(pixels["data"]) == 2 * 32 * 32 * 3
+        assert self.draw(http, condition=["BCC"]).status_code == 200
+
+    @pytest.mark.parametrize(
+        "tensors",
+        [
+            {"seed": [1]},
+            {"condition": []},
+            {"condition": ["BCC"] * 65},
+            {"condition": ["WART"]},
+            {"condition": [7]},
+            {"condition": ["BCC"], "seed": [1, 2]},
+            {"condition": ["BCC"], "seed": [-1]},
+            {"condition": ["BCC"], "seed": [10**400]},
+            {"condition": ["BCC"], "seed": [True]},
+            {"condition": ["BCC"], "fitzpatrick": ["7"]},
+            {"condition": ["BCC"], "skin_rgb": [[1, 2]]},
+            {"condition": ["BCC"], "skin_rgb": [[1, 2, 300]]},
+            {"condition": ["BCC"], "lesion_box": [[0, 0, 99, 9]]},
+            {"condition": ["BCC"], "device": ["x" * 1000]},
+        ],
+    )
+    def test_what_cannot_be_drawn_is_422(self, http: TestClient, tensors: dict[str, Any]) -> None:
+        answer = self.draw(http, **tensors)
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["error"] == answer.json()["detail"]
+        assert self.draw(http, ["x"], condition=["BCC"]).status_code == 422
 
     def test_another_model_is_404(self, http: TestClient) -> None:
         for path in ("/v2/models/other", "/v2/models/other/ready"):

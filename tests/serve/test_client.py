@@ -6,18 +6,20 @@ from typing import Any
 
 import pytest
 
+from medsynth.skin import semantic_map
+from medsynth.skin.semantic_map import Box
 from serve.client import Client, ServiceError
-from serve.focus import About, Item
 from serve.http import busy
-from tests.serve.local import LocalFocus, client, encoded, server
+from serve.wire import About, Item
+from tests.serve.local import LocalFocus, LocalSkin, client, encoded, server
 from tests.slides import stained
 
 TOKEN = "a-token-of-16-letters"
 
 
 @pytest.fixture(scope="module")
-def address(focus: LocalFocus) -> Iterator[str]:
-    with server(client(focus, tokens=(TOKEN,)).app) as found:
+def address(focus: LocalFocus, skin: LocalSkin) -> Iterator[str]:
+    with server(client(focus, skin=skin, tokens=(TOKEN,)).app) as found:
         yield found
 
 
@@ -57,6 +59,23 @@ def test_refusals_are_told(service: Client, address: str, monkeypatch: pytest.Mo
         service.slide(32 * "0")
     with pytest.raises(ValueError, match="http://HOST:PORT"):
         Client("127.0.0.1:8000")
+
+
+def test_pictures_come_typed(service: Client) -> None:
+    (skin,) = [one for one in service.models() if one["name"] == "skin"]
+    condition = next(iter(skin["conditions"]))
+    one = service.skin_image(condition, fitzpatrick="VI", lesion_size=0.4, seed=3)
+    assert (one.condition, one.fitzpatrick, one.seed, one.media_type) == (condition, "VI", 3, "image/png")
+    assert one.data[:4] == b"\x89PNG"
+    assert one.weights_sha256 == skin["weights_sha256"]
+    many = service.skin_images(condition, 3, fitzpatrick="VI", lesion_size=0.4, seed=3, format="jpeg")
+    assert len({one.seed for one in many}) == 3
+    assert many[0].data[:2] == b"\xff\xd8"
+    drawn = semantic_map.draw((32, 32), one.skin_rgb, Box(*one.lesion_box), skin["conditions"][condition])
+    (same,) = service.skin_images_from_map(encoded(drawn), seed=3)
+    assert same.data == one.data
+    with pytest.raises(ServiceError, match=r"422 .*body.condition: no condition 'x'"):
+        service.skin_image("x")
 
 
 class Busy(LocalFocus):

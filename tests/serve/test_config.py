@@ -10,7 +10,8 @@ import yaml
 
 from medsynth.errors import SpecError, UserError
 from serve import config
-from serve.app import AppSettings, app
+from serve.app import app
+from serve.settings import AppSettings
 from tests.conftest import REPO
 
 
@@ -21,7 +22,7 @@ def test_the_shipped_file_is_right_and_guards_itself() -> None:
     assert {one.name for one in application.deployments} == set(config.DEPLOYMENTS)
     limits = AppSettings().limits
     by_name = {one.name: one for one in application.deployments}
-    for name in ("Ingress", "FocusScorer"):
+    for name in ("Ingress", "FocusScorer", "SkinGenerator"):
         assert by_name[name].graceful_shutdown_timeout_s > limits.seconds, "what was taken is finished"
     assert by_name["Ingress"].max_ongoing_requests > 4 * limits.in_flight
 
@@ -33,7 +34,7 @@ def scaling(found: Any) -> Any:
 def test_reasons_stand_beside_the_values() -> None:
     lines = config.DEFAULT.read_text().splitlines()
     scaling = [line for line in lines if any(key in line for key in ("_replicas:", "_delay_s:", "target_ongoing"))]
-    assert sum("#" in line for line in scaling) >= 7
+    assert sum("#" in line for line in scaling) >= 12
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from medsynth.focus import slide as scoring
 from medsynth.focus.heatmap import Grades
 from medsynth.focus.model import FocusModel
 from medsynth.model_file import ModelError
-from serve.focus import MAX_BATCH, About, FocusService, Item, Judged, Refused, Scorer
+from serve.deployments import FOCUS_BATCH
+from serve.focus import FocusService, Scorer
+from serve.wire import About, Item, Judged, Refused
 from tests.serve.local import LocalFocus, encoded
 from tests.slides import network, on_glass, stained, write_tiff
 
@@ -98,7 +100,7 @@ def test_a_heat_map_needs_tissue_and_a_pixel_size(scorer: Scorer) -> None:
 
 
 def test_an_answer_does_not_depend_on_its_company(focus: LocalFocus) -> None:
-    pictures = [stained(150 + 16 * (n % 5), 170 + 32 * (n % 3), n) for n in range(MAX_BATCH + 3)]
+    pictures = [stained(150 + 16 * (n % 5), 170 + 32 * (n % 3), n) for n in range(FOCUS_BATCH + 3)]
     items = [Item(encoded(picture), 0.25) for picture in pictures]
 
     pixels = [focus._scorer.pixels(item) for item in items]

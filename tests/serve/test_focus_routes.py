@@ -12,7 +12,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from medsynth.focus.heatmap import GRADES
-from serve.focus import Item
+from serve.wire import Item
 from tests.serve.local import LocalFocus, encoded
 from tests.slides import on_glass, stained, write_tiff
 

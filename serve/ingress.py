@@ -1,0 +1,175 @@
+"""The ingress as a deployment, and what it needs of the others. No model is imported here: it starts in a moment."""
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayActorError, TaskCancelledError
+from ray.serve.context import _get_global_client
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from serve import api
+from serve.figures import Figures, Gathered, Snapshot, tell_each_second
+from serve.http import Problem, busy, check_address, log_as_json, tokens_of
+from serve.settings import AppSettings
+from serve.slides import StoredJobs
+from serve.wire import About, Asked, Form, Item, Judged, Misfit, Picture, Refused, SkinAbout
+
+_ABOUT_SECONDS = 3.0
+
+
+class Gatherer:
+    """Sums the figures of all replicas."""
+
+    def __init__(self) -> None:
+        self._gathered = Gathered()
+
+    async def tell(self, source: str, snapshot: Snapshot) -> None:
+        """Take a replica's figures."""
+        self._gathered.tell(source, snapshot)
+
+    async def text(self) -> bytes:
+        """The sum, for Prometheus."""
+        return self._gathered.text()
+
+
+class Remote:
+    """Calls of a deployment, whose failures are HTTP problems.
+
+    Models are pure: a call whose replica dies is sent once more, to another.
+
+    Args:
+        handle: of the deployment.
+        seconds: for an answer.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any], seconds: float) -> None:
+        self._handle, self._seconds = handle, seconds
+
+    async def __call__(self, method: str, *args: Any, seconds: float | None = None) -> Any:
+        """The method's answer.
+
+        Raises:
+            Problem: 429, its queue is full; 503, no replica; 504, too slow.
+        """
+        deadline = time.monotonic() + (seconds or self._seconds)
+        for last in (False, True):
+            response = getattr(self._handle, method).remote(*args)
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    return await response
+            except TimeoutError:
+                response.cancel()
+                if seconds is not None:
+                    raise busy("the model is not ready") from None
+                raise Problem(504, f"no answer within {self._seconds:g} s; send fewer or smaller images") from None
+            except BackPressureError:
+                raise busy("more is waiting than will be answered in time; ask again in a second", 429) from None
+            except (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError, TaskCancelledError):
+                if last:
+                    raise busy("the model's replica was lost; ask again in a second") from None
+        raise AssertionError("unreachable")
+
+
+class RemoteFocus:
+    """The focus model behind its deployment's handle.
+
+    Args:
+        handle: of the deployment.
+        seconds: for an answer.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any], seconds: float) -> None:
+        self._remote = Remote(handle, seconds)
+
+    async def about(self) -> About:
+        """Which model answers."""
+        found: About = await self._remote("about", seconds=_ABOUT_SECONDS)
+        return found
+
+    async def score(self, items: list[Item]) -> tuple[list[Judged | Refused], About]:
+        """Judge images, each by itself."""
+        found: tuple[list[Judged | Refused], About] = await self._remote("score", items)
+        return found
+
+    async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
+        """Draw an image's focus map."""
+        found: tuple[bytes | Refused, About] = await self._remote("heat_map", data, mpp, form)
+        return found
+
+
+class RemoteSkin:
+    """The skin generator behind its deployment's handle.
+
+    Args:
+        handle: of the deployment.
+        seconds: for an answer.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any], seconds: float) -> None:
+        self._remote = Remote(handle, seconds)
+
+    async def about(self) -> SkinAbout:
+        """Which model answers."""
+        found: SkinAbout = await self._remote("about", seconds=_ABOUT_SECONDS)
+        return found
+
+    async def draw(self, asked: Asked, seeds: list[int]) -> tuple[list[Picture] | Misfit, SkinAbout]:
+        """Draw a picture for each seed."""
+        found: tuple[list[Picture] | Misfit, SkinAbout] = await self._remote("draw", asked, seeds)
+        return found
+
+
+@serve.ingress()
+class Ingress:
+    """HTTP, and nothing that takes a processor's time.
+
+    Args:
+        settings: of the application.
+        focus: handle of its deployment.
+        skin: handle of its deployment; None where there are no weights.
+        gatherer: handle of the gatherer.
+
+    Raises:
+        UserError: others can reach the proxy, and there are no tokens.
+    """
+
+    def __init__(
+        self,
+        settings: AppSettings,
+        focus: DeploymentHandle[Any],
+        skin: DeploymentHandle[Any] | None,
+        gatherer: DeploymentHandle[Any],
+    ) -> None:
+        self._tokens = tokens_of(os.environ)
+        client = _get_global_client()
+        assert client is not None, "a replica has its controller"
+        check_address(client.http_config.host, self._tokens)
+        log_as_json()
+        self._settings, self._gatherer = settings, Remote(gatherer, 2.0)
+        self._focus = RemoteFocus(focus, settings.limits.seconds)
+        self._skin = RemoteSkin(skin, settings.limits.seconds) if skin is not None else None
+        self._figures = Figures()
+        tell_each_second(self._figures, gatherer)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:  # Serve's name for it
+        """The application, once the replica is there."""
+        settings = self._settings
+        jobs = StoredJobs(settings.slides, settings.focus_weights, self._focus) if settings.slides else None
+        return api.build(
+            self._focus,
+            self._skin,
+            settings.limits,
+            tokens=self._tokens,
+            figures=self._figures,
+            metrics=self._metrics,
+            jobs=jobs,
+        )
+
+    async def _metrics(self) -> bytes:
+        found: bytes = await self._gatherer("text", seconds=2.0)
+        return found

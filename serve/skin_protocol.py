@@ -1,0 +1,143 @@
+"""The skin generator as the Open Inference Protocol sees it: tensors of what is asked, pictures as files or pixels."""
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from medsynth import images
+from medsynth.skin import tone
+from serve.generator_routes import field_problem
+from serve.http import Limits
+from serve.wire import SKIN, Asked, Misfit, Picture, Skin, SkinAbout
+
+INPUTS: dict[str, tuple[str, list[int]]] = {
+    "condition": ("BYTES", [-1]),
+    "fitzpatrick": ("BYTES", [-1]),
+    "skin_rgb": ("INT64", [-1, 3]),
+    "lesion_box": ("INT64", [-1, 4]),
+    "device": ("BYTES", [-1]),
+    "seed": ("INT64", [-1]),
+}
+"""Only the condition is needed."""
+
+
+def described(about: SkinAbout) -> dict[str, Any]:
+    """The model's metadata."""
+    side = about.size
+    return {
+        "name": SKIN,
+        "versions": [about.version],
+        "platform": "pytorch",
+        "inputs": [
+            {"name": name, "datatype": kind, "shape": shape, "parameters": {"optional": name != "condition"}}
+            for name, (kind, shape) in INPUTS.items()
+        ],
+        "outputs": [
+            {"name": "images", "datatype": "BYTES", "shape": [-1]},
+            {"name": "pixels", "datatype": "UINT8", "shape": [-1, side, side, 3]},
+            {"name": "seed", "datatype": "INT64", "shape": [-1]},
+            {"name": "skin_rgb", "datatype": "INT64", "shape": [-1, 3]},
+            {"name": "lesion_box", "datatype": "INT64", "shape": [-1, 4]},
+        ],
+    }
+
+
+async def infer(
+    skin: Skin, tensors: Mapping[str, tuple[int, str, list[int], list[Any]]], wanted: set[str], limits: Limits
+) -> tuple[list[dict[str, Any]], SkinAbout]:
+    """Draw what tensors ask for.
+
+    Args:
+        skin: the model.
+        tensors: place in the request, datatype, shape and data of each, by name.
+        wanted: outputs asked for; all but the pixels by default.
+        limits: of a request.
+
+    Raises:
+        Problem: 422, naming the tensor.
+    """
+    count = _count(tensors, limits)
+    columns = {name: _column(name, count, *tensors[name]) for name in tensors}
+    seeds = columns.get("seed") or [secrets.randbits(53) for _ in range(count)]
+    asked = [_asked(columns, place, tensors) for place in range(count)]
+    found = await asyncio.gather(*(skin.draw(one, [seed]) for one, seed in zip(asked, seeds, strict=True)))
+    pictures = []
+    for made, _ in found:
+        if isinstance(made, Misfit):
+            place = tensors[made.field][0] if made.field in tensors else 0
+            raise field_problem(f"inputs.{place}.data", f"{made.field}: {made.detail}")
+        pictures += made
+    return _outputs(pictures, wanted), found[0][1]
+
+
+def _count(tensors: Mapping[str, tuple[int, str, list[int], list[Any]]], limits: Limits) -> int:
+    for name, (place, kind, shape, _) in tensors.items():
+        if name not in INPUTS:
+            raise field_problem(f"inputs.{place}.name", f"no input {name[:50]!r}; known: {', '.join(INPUTS)}")
+        wanted, known = INPUTS[name]
+        if kind != wanted or len(shape) != len(known) or shape[1:] != known[1:]:
+            raise field_problem(f"inputs.{place}", f"{name} is {wanted} of shape {known}")
+    if "condition" not in tensors:
+        raise field_problem("inputs", "the input condition is needed")
+    count = tensors["condition"][2][0]
+    if not 1 <= count <= limits.pictures:
+        raise field_problem(f"inputs.{tensors['condition'][0]}.shape", f"1 to {limits.pictures} pictures in a request")
+    return count
+
+
+def _column(name: str, count: int, place: int, kind: str, shape: list[int], data: list[Any]) -> list[Any]:
+    wide = shape[1] if len(shape) == 2 else 1
+    flat = [value for one in data for value in one] if data and all(isinstance(one, list) for one in data) else data
+    right = str if kind == "BYTES" else int
+    if shape[0] != count or len(flat) != count * wide:
+        raise field_problem(f"inputs.{place}.data", f"{name}: {len(flat)} values for {count} pictures")
+    if not all(isinstance(value, right) and not isinstance(value, bool) for value in flat):
+        raise field_problem(f"inputs.{place}.data", f"{name}: {'text' if right is str else 'whole numbers'} wanted")
+    if right is int and not all(0 <= value < 1 << 63 for value in flat):
+        raise field_problem(f"inputs.{place}.data", f"{name}: a number is out of range")
+    return flat if wide == 1 else [flat[at : at + wide] for at in range(0, len(flat), wide)]
+
+
+def _asked(columns: Mapping[str, list[Any]], at: int, tensors: Mapping[str, tuple[int, Any, Any, Any]]) -> Asked:
+    kind = None
+    if "fitzpatrick" in columns:
+        kind = tone.parse_type(columns["fitzpatrick"][at])
+        if kind is None:
+            raise field_problem(f"inputs.{tensors['fitzpatrick'][0]}.data", "fitzpatrick: I to VI, or 1 to 6")
+    colour = columns["skin_rgb"][at] if "skin_rgb" in columns else None
+    if colour is not None and max(colour) > 255:
+        raise field_problem(f"inputs.{tensors['skin_rgb'][0]}.data", "skin_rgb: 0 to 255")
+    box = columns["lesion_box"][at] if "lesion_box" in columns else None
+    return Asked(
+        condition=columns["condition"][at],
+        fitzpatrick=kind,
+        skin=None if colour is None else (colour[0], colour[1], colour[2]),
+        box=None if box is None else (box[0], box[1], box[2], box[3]),
+        device=columns["device"][at] if "device" in columns else None,
+    )
+
+
+def _outputs(pictures: list[Picture], wanted: set[str]) -> list[dict[str, Any]]:
+    count = len(pictures)
+    made: dict[str, dict[str, Any]] = {
+        "images": {"datatype": "BYTES", "shape": [count]},
+        "seed": {"datatype": "INT64", "shape": [count], "data": [one.seed for one in pictures]},
+        "skin_rgb": {"datatype": "INT64", "shape": [count, 3], "data": [v for one in pictures for v in one.skin_rgb]},
+        "lesion_box": {
+            "datatype": "INT64",
+            "shape": [count, 4],
+            "data": [v for one in pictures for v in one.lesion_box],
+        },
+    }
+    unknown = wanted - made.keys() - {"pixels"}
+    if unknown:
+        raise field_problem("outputs", f"no output {sorted(unknown)[0][:50]!r}")
+    made["images"]["data"] = [base64.b64encode(one.data).decode() for one in pictures]
+    if "pixels" in wanted:
+        pixels = np.stack([images.decode(one.data) for one in pictures])
+        made["pixels"] = {"datatype": "UINT8", "shape": list(pixels.shape), "data": pixels.ravel().tolist()}
+    return [{"name": name, **one} for name, one in made.items() if not wanted or name in wanted]
