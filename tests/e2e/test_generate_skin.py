@@ -1,0 +1,51 @@
+"""A skin corpus as a user makes it: interrupted, gone on with, verified, and the same to the byte as without Ray."""
+
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medsynth.verify import verify
+from tests import skin_model
+from tests.jobs import command, digests, rows_of, run_job
+from tests.recipes.test_skin import make, run
+
+pytestmark = pytest.mark.slow
+
+# About half of the tiny model's pictures break this rule.
+SECTION = {"reject": {**skin_model.OFF, "change": 9}}
+
+
+def test_a_killed_run_goes_on_and_gives_the_bytes_of_one_without_ray(tmp_path: Path) -> None:
+    weights = skin_model.save(tmp_path)
+    order = skin_model.order(weights, SECTION)
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(order, sort_keys=False))
+    args = ("generate", "--spec", spec, "--out", tmp_path / "out", "--workers")
+    running = subprocess.Popen(command(*args, "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    data = tmp_path / "out" / "data"
+    while running.poll() is None and not list(data.glob("*.parquet")):
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (tmp_path / "out" / "manifest.parquet").exists()
+    done = run_job(*args, "2")
+    assert done.returncode == 0, done.stderr
+    assert "24 rows, 4 shards" in done.stdout
+    assert "no_lesion" in done.stdout
+    rows = rows_of(tmp_path / "out")
+    assert set(Counter((row["condition"], row["fitzpatrick"], row["device"]) for row in rows).values()) == {2}
+    make(tmp_path / "plain", run(weights, SECTION))
+    whole, plain = digests(tmp_path / "out"), digests(tmp_path / "plain")
+    assert plain == {name: whole[name] for name in plain}
+    assert {name.split("/")[0] for name in plain} == {"corpus.json", "data", "rejects"}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "What the network learnt from: Photos of nobody, CC0." in card
+    assert "Dark skin is the least to be trusted" in card
+    assert (tmp_path / "out" / "report.html").exists()
+    findings = verify(str(tmp_path / "out"), 24)
+    assert (findings.problems, findings.remade) == ([], 24)
