@@ -22,7 +22,8 @@ from medsynth import storage
 from medsynth.distributed import runs, training
 from medsynth.distributed.training import Job, Progress
 
-_KEPT = 12
+_KEPT, _KEPT_TURNED = 12, 5
+_ABREAST = 7
 _LOG_SECONDS = 10.0
 _SEND_SECONDS = 60.0
 
@@ -119,20 +120,44 @@ class TrainingView:
 
     def _drawn(self) -> Group:
         last = self._lines[-1]
-        curve = Table(title=self._title, title_justify="left", title_style="bold")
-        values = {**last.losses, **last.rates}
-        for name in ("step", *values, "samples/s", "waiting"):
-            curve.add_column(name.replace("_", " "), justify="right")
-        for line in self._lines:
-            cells = [f"{value:.4g}" for value in (*line.losses.values(), *line.rates.values())]
-            curve.add_row(f"{line.step:,}", *cells, f"{line.samples_per_second:,.0f}", f"{100 * line.waiting:.0f} %")
+        curve = _curve(self._title, self._lines)
         figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in self._figures.items())
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(total=last.steps, completed=last.step, width=40),
             Text(f"{last.step:,} of {last.steps:,} steps, {self._left()} left"),
         )
-        return Group(curve, Text(f"held out: {figures or 'not validated yet'}"), bar)
+        return Group(curve, Text(f"validated: {figures or 'not validated yet'}"), bar)
+
+
+def _curve(title: str, lines: Sequence[Progress]) -> Table:
+    """Lines of the curve as a table; with so many losses that a terminal cannot hold them side by side, turned."""
+    names = ["step", *lines[-1].losses, *lines[-1].rates, "samples/s", "waiting"]
+    wide = len(names) <= _ABREAST
+    shown = lines if wide else lines[-_KEPT_TURNED:]
+    rows = [
+        [
+            f"{line.step:,}",
+            *(f"{value:.4g}" for value in (*line.losses.values(), *line.rates.values())),
+            f"{line.samples_per_second:,.0f}",
+            f"{100 * line.waiting:.0f} %",
+        ]
+        for line in shown
+    ]
+    names = [name.replace("_", " ") for name in names]
+    curve = Table(title=title, title_justify="left", title_style="bold")
+    heading, body = (names, rows) if wide else _turned(names, rows)
+    for place, name in enumerate(heading):
+        curve.add_column(name, justify="right" if wide or place else "left")
+    for row in body:
+        curve.add_row(*row)
+    return curve
+
+
+def _turned(names: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    columns = [names, *rows]
+    first, *others = ([column[place] for column in columns] for place in range(len(names)))
+    return first, others
 
 
 @contextlib.contextmanager

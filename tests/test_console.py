@@ -1,5 +1,6 @@
 """What a person sees: names as they are, long tables short, times in units that suit them."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,25 @@ def test_ctrl_c_while_a_job_still_loads_is_one_line() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.453, "0.45 s"), (70, "70 s"), (150, "2 min"), (1e5, "28 h")])
 def test_times_are_in_the_unit_that_suits_them(console: ModuleType, seconds: float, text: str) -> None:
     assert console.duration(seconds) == text
+
+
+@pytest.mark.parametrize("losses", [1, 9])
+def test_a_training_s_table_fits_a_terminal_and_names_every_loss_whole(console: ModuleType, losses: int) -> None:
+    import _training
+    from rich.console import Console
+
+    from medsynth.distributed.training import Progress
+
+    names = ["loss_of_the_judge", *(f"lesion_loss_{n}" for n in range(losses - 1))]
+    lines = [
+        Progress(step, 6000, dict.fromkeys(names, step * 1.234567e-05), {"learning_rate": 5e-4}, {}, 13.0, 0.02)
+        for step in range(100, 1300, 100)
+    ]
+    terminal = Console(width=80, file=io.StringIO(), record=True)
+    terminal.print(_training._curve("training", lines))
+    shown = terminal.export_text()
+    assert all(name.replace("_", " ") in " ".join(shown.split()) for name in [*names, "learning_rate"])
+    assert "…" not in shown
+    assert "1,200" in shown
+    assert "0.01481" in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -11,7 +11,7 @@ two agree after a kill at any moment.
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -119,6 +119,32 @@ def load_checkpoint(out: str) -> tuple[int, dict[str, torch.Tensor]] | None:
         return int(model_file.metadata(data)["step"]), load(data)
     except Exception as error:  # the reader's own kinds of error are not public
         raise TrainingError(f"{uri}: damaged; remove it, and the training starts again") from error
+
+
+def resume(out: str, load: Callable[[Mapping[str, torch.Tensor]], None]) -> tuple[int, list[Row]]:
+    """Go on from the last checkpoint, where there is one.
+
+    Args:
+        out: URI of the output folder.
+        load: takes the state.
+
+    Returns:
+        The steps done, and the curve up to there.
+
+    Raises:
+        TrainingError: what is there is no checkpoint, no curve, or of other networks.
+        StorageError: it cannot be read.
+    """
+    found = load_checkpoint(out)
+    if found is None:
+        return 0, []
+    step, state = found
+    try:
+        load(state)
+    except (RuntimeError, KeyError, ValueError) as error:
+        where = storage.join(out, CHECKPOINT)
+        raise TrainingError(f"{where}: does not fit the settings; remove it, and the training starts again") from error
+    return step, load_rows(out, step)
 
 
 def load_rows(out: str, step: int) -> list[Row]:

@@ -340,22 +340,13 @@ def _train(job: Job, feed: Any, board: Any, shares: Shares) -> None:
 
 
 def _resume(job: Job, learner: Learner) -> tuple[int, list[runs.Row]]:
-    found = runs.load_checkpoint(job.out)
-    done = found[0] if found else 0
-    if found:
-        try:
-            learner.load(found[1])
-        except (RuntimeError, KeyError, ValueError) as error:
-            where = storage.join(job.out, runs.CHECKPOINT)
-            raise TrainingError(
-                f"{where}: does not fit the settings; remove it, and the training starts again"
-            ) from error
+    done, rows = runs.resume(job.out, learner.load)
     # A run that is being killed may still put its last checkpoint while this one starts.
     steps = torch.tensor([done, -done], device=get_device())
     torch.distributed.all_reduce(steps, op=torch.distributed.ReduceOp.MAX)
     if int(steps[0]) != -int(steps[1]):
         raise RuntimeError("the workers found different checkpoints; another run was still writing here")
-    return done, runs.load_rows(job.out, done) if found else []
+    return done, rows
 
 
 def _average(workers: int, tensors: Sequence[torch.Tensor]) -> None:

@@ -58,6 +58,18 @@ def test_nine_digits_name_a_float32_exactly() -> None:
     assert torch.equal(torch.tensor(written), torch.tensor(values))
 
 
+def test_a_run_goes_on_from_its_checkpoint_and_refuses_one_of_another_network(tmp_path: Path) -> None:
+    out = str(tmp_path)
+    network = torch.nn.Linear(2, 3)
+    assert runs.resume(out, network.load_state_dict) == (0, [])
+    runs.save_checkpoint(out, 10, torch.nn.Linear(2, 3).state_dict(), ROWS)
+    assert runs.resume(out, network.load_state_dict) == (10, ROWS[:2])
+    assert torch.equal(network.weight, runs.load_checkpoint(out)[1]["weight"])
+    for other in (torch.nn.Linear(2, 4), torch.nn.PReLU()):
+        with pytest.raises(TrainingError, match=r"last.safetensors: does not fit the settings; remove it"):
+            runs.resume(out, other.load_state_dict)
+
+
 @pytest.mark.parametrize("data", [b"", b"no checkpoint", b"\x08" + bytes(7) + b'{"a": 1}'])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, data: bytes) -> None:
     place = tmp_path / runs.CHECKPOINT
