@@ -26,6 +26,7 @@ NOT_FOR_DIAGNOSIS = (
 )
 _PAGE = {
     "index.html": "text/html",
+    "page.js": "text/javascript",
     "focus.js": "text/javascript",
     "skin.js": "text/javascript",
     "page.css": "text/css",

@@ -1,8 +1,8 @@
-"use strict";
 // Drop an image, and see where it is out of focus. All numbers and colours come from /v1/focus/heatmaps as JSON.
 
-const get = (id) => document.getElementById(id);
-const [form, file, mpp, opacity, token] = ["form", "file", "mpp", "opacity", "token"].map(get);
+import { askForToken, get, headers } from "/page/page.js";
+
+const [form, file, mpp, opacity] = ["form", "file", "mpp", "opacity"].map(get);
 const canvas = get("canvas"), cursor = get("cursor"), reading = get("reading"), status = get("status");
 const LARGEST = 1600; // pixels of the picture's longer side on the page
 let image = null, picture = null, found = null, cell = null, asked = 0;
@@ -10,10 +10,6 @@ let image = null, picture = null, found = null, cell = null, asked = 0;
 function tell(text, bad) {
   status.textContent = text;
   status.classList.toggle("bad", Boolean(bad));
-}
-
-function headers(more) {
-  return token.value ? { ...more, Authorization: `Bearer ${token.value}` } : more;
 }
 
 async function map() {
@@ -35,10 +31,7 @@ async function map() {
   }
   if (mine !== asked) return; // another image was dropped meanwhile
   if (!answer.ok) {
-    if (answer.status === 401) {
-      get("token-field").hidden = false;
-      token.focus();
-    }
+    if (answer.status === 401) askForToken();
     tell(`${body.title}: ${body.detail}`, true);
     return;
   }
@@ -163,7 +156,3 @@ file.addEventListener("keydown", (event) => { if (event.key === "Enter") { event
 form.addEventListener("submit", (event) => { event.preventDefault(); map(); });
 opacity.addEventListener("input", () => { if (found && !get("result").hidden) draw(); });
 window.addEventListener("resize", () => { if (cell) point(...cell); });
-
-fetch("/v1/models", { headers: headers({}) }).then((answer) => (answer.ok ? answer.json() : null)).then((known) => {
-  if (known) get("model").textContent = known.models.map((one) => `${one.name} ${one.version}`).join(", ");
-}).catch(() => {});

@@ -62,7 +62,7 @@ def test_what_needs_no_token(focus: LocalFocus, tile: bytes) -> None:
 
 
 def test_no_page_needs_another_host(http: TestClient) -> None:
-    for path in ("/", "/docs", "/page/focus.js", "/page/page.css"):
+    for path in ("/", "/docs", "/page/page.js", "/page/focus.js", "/page/skin.js", "/page/page.css"):
         answer = http.get(path)
         addresses = set(re.findall(r"(?:https?:)?//[\w.-]+", answer.text)) - {
             "http://127.0.0.1",

@@ -3,15 +3,18 @@
 import base64
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from medsynth import images
 from serve.client import Client
-from tests.serve.local import LocalFocus, client, encoded, server
+from tests.serve.local import LocalFocus, LocalSkin, client, encoded, server
 from tests.slides import on_glass
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -138,9 +141,9 @@ def test_what_goes_wrong_is_told(page: Page, address: str, tmp_path: Path) -> No
 def test_a_token_is_asked_for_where_one_is_needed(page: Page, focus: LocalFocus, picture: Path) -> None:
     with server(client(focus, tokens=(TOKEN,)).app) as address:
         page.goto(address)
-        expect(page.locator("#token-field")).to_be_hidden()
+        expect(page.locator("#token")).to_be_focused()
+        expect(page.locator("#skin")).to_be_hidden()
         page.set_input_files("#file", picture)
-        expect(page.locator("#token-field")).to_be_visible()
         page.keyboard.type(TOKEN)
         page.keyboard.press("Enter")
         expect(page.locator("#result")).to_be_visible()
@@ -161,6 +164,113 @@ def test_dropped_images_and_small_screens(page: Page, address: str, picture: Pat
     expect(page.locator("#result")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
     page.screenshot(path=test_output / "page-small.png", full_page=True)
+
+
+@pytest.fixture(scope="module")
+def drawing(focus: LocalFocus, skin: LocalSkin) -> Iterator[str]:
+    with server(client(focus, skin=skin).app) as found:
+        yield found
+
+
+def shown(page: Page, selector: str = "#photo") -> bytes:
+    """The pixels that an image element shows."""
+    code = """async (selector) => {
+        const picture = document.querySelector(selector);
+        await picture.decode();
+        const sheet = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight).getContext("2d");
+        sheet.drawImage(picture, 0, 0);
+        return Array.from(sheet.getImageData(0, 0, picture.naturalWidth, picture.naturalHeight).data);
+    }"""
+    return bytes(value for place, value in enumerate(page.evaluate(code, selector)) if place % 4 != 3)
+
+
+def drawn(address: str, **wanted: Any) -> bytes:
+    """The pixels that the service draws."""
+    return images.decode(Client(address).skin_image(**wanted).data).tobytes()
+
+
+def settled(page: Page, address: str, **wanted: Any) -> None:
+    """Wait until the page shows what the service draws of this."""
+    right = drawn(address, **wanted)
+    end = time.monotonic() + 10
+    while shown(page) != right:
+        assert time.monotonic() < end, "the page shows something else"
+        page.wait_for_timeout(50)
+
+
+def test_a_photo_follows_the_sliders(page: Page, drawing: str, test_output: Path) -> None:
+    page.goto(drawing)
+    wanted: dict[str, Any] = {"condition": "BCC", "fitzpatrick": "III", "lesion_box": [11, 11, 22, 22], "seed": 1}
+    expect(page.locator("#pictures")).to_be_visible()
+    settled(page, drawing, **wanted)
+    page.screenshot(path=test_output / "page-skin.png", full_page=True)
+    page.locator("#extent").fill("50")
+    settled(page, drawing, **{**wanted, "lesion_box": [8, 8, 24, 24]})
+    page.select_option("#condition", "NEV")
+    page.select_option("#camera", "phone-lowlight")
+    page.locator("#seed").fill("12")
+    wanted = {"condition": "NEV", "device": "phone-lowlight", "seed": 12, "lesion_box": [8, 8, 24, 24]}
+    settled(page, drawing, **wanted, fitzpatrick="III")
+    strip = [shown(page, f"#strip button:nth-child({n}) img") for n in range(1, 7)]
+    assert len(set(strip)) == 6
+    page.get_by_role("button", name="Type VI").click()
+    assert shown(page) == strip[5] == drawn(drawing, **wanted, fitzpatrick="VI")
+    expect(page.locator("#type-name")).to_have_text("VI")
+    expect(page.locator("#skin-status")).to_contain_text("Seed 12")
+    expect(page.get_by_text("Synthetic: drawn by a network")).to_be_visible()
+    expect(page.locator("#cautions")).to_contain_text("Dark skin was made from light skin.")
+    assert (page.locator("#save").get_attribute("download") or "").startswith("synthetic-NEV-VI-12")
+
+
+def test_the_lesion_is_dragged(page: Page, drawing: str) -> None:
+    page.goto(drawing)
+    expect(page.locator("#pictures")).to_be_visible()
+    edges = page.locator("#map").bounding_box()
+    assert edges is not None
+    pixel = edges["width"] / 32
+    page.mouse.move(edges["x"] + 16 * pixel, edges["y"] + 16 * pixel)
+    page.mouse.down()
+    for step in range(1, 13):  # many changes at once, of which the last one counts
+        page.mouse.move(edges["x"] + (16 + step) * pixel, edges["y"] + (16 - 0.4 * step) * pixel)
+    page.mouse.up()
+    wanted = {"condition": "BCC", "fitzpatrick": "III", "seed": 1}
+    settled(page, drawing, **wanted, lesion_box=[21, 6, 32, 17])
+    page.mouse.click(edges["x"] + 8.3 * pixel, edges["y"] + 24.3 * pixel)
+    settled(page, drawing, **wanted, lesion_box=[3, 19, 14, 30])
+
+
+def test_photos_by_keyboard_alone(page: Page, drawing: str, test_output: Path) -> None:
+    page.goto(drawing)
+    expect(page.locator("#pictures")).to_be_visible()
+    seen = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        if seen[-1] == "type":
+            page.keyboard.press("ArrowRight")
+        if seen[-1] == "map":
+            for key in ("ArrowRight", "ArrowRight", "ArrowDown", "+"):
+                page.keyboard.press(key)
+            page.screenshot(path=test_output / "page-skin-keyboard.png", full_page=True)
+        if seen[-1] == "Type VI":
+            break
+    assert set(seen) >= {"condition", "type", "extent", "camera", "seed", "another", "map", "save", "Type I"}
+    wanted = {"condition": "BCC", "seed": 1, "lesion_box": [12, 11, 24, 23]}
+    settled(page, drawing, **wanted, fitzpatrick="IV")
+    page.keyboard.press("Enter")
+    assert shown(page) == drawn(drawing, **wanted, fitzpatrick="VI")
+
+
+def test_a_refused_change_is_told_and_passes(page: Page, drawing: str) -> None:
+    page.goto(drawing)
+    expect(page.locator("#pictures")).to_be_visible()
+    page.locator("#seed").fill("")
+    expect(page.locator("#skin-status")).to_have_text("A seed is a whole number, 0 or more.")
+    busy = {"title": "Too Many Requests", "detail": "wait"}
+    page.route("**/v1/skin/images", lambda route: route.fulfill(status=429, json=busy), times=6)
+    page.locator("#seed").fill("5")
+    expect(page.locator("#skin-status")).to_have_text("Too Many Requests: wait")
+    expect(page.locator("#skin-status")).to_contain_text("Seed 5")
 
 
 def test_the_docs_are_readable(page: Page, address: str, test_output: Path) -> None:
