@@ -8,7 +8,7 @@ from _console import say
 from _training import command_line, finished, show_figures, trained
 
 from medsynth import storage
-from medsynth.distributed import runs, training
+from medsynth.distributed import likeness, runs, training
 from medsynth.distributed.photos import survey
 from medsynth.distributed.session import session
 from medsynth.skin import run as skin
@@ -34,6 +34,7 @@ def train_gan(
     attribution: Annotated[
         str | None, typer.Option(help="Whose photos, under which terms [ATTRIBUTION.txt beside the table].")
     ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Encoder of jobs/evaluate.py, to tell KID as it goes.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curve for TensorBoard too.")] = False,
 ) -> None:
     """Train the skin generator. The same command goes on where an earlier run stopped, to the same weights."""
@@ -48,9 +49,10 @@ def train_gan(
     if finished(storage.join(out, skin.WEIGHTS)):
         return
     material = skin.part(order)
+    judge = None if encoder is None else likeness.judge(storage.absolute(encoder))
     with session():
         gpu, workers = training.processors(device, workers, chosen.batch)
-        job = skin.set_up(order, material, survey(material.whole, chosen.samples.size))
+        job = skin.set_up(order, material, survey(material.whole, chosen.samples.size), judge)
         runs.claim(out, job.header())
         _show_plan(job, workers, gpu)
         state, rows = trained(job, workers, gpu, tensorboard)

@@ -63,8 +63,8 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
         "",
         "## Figures",
         "",
-        "Of the averaged weights at the last step. Asked against measured angle: every condition in six skin types, "
-        "each with a colour of its own.",
+        "Of the weights that are kept, at the last step. Asked against measured angle: every condition in six skin "
+        "types, each with a colour of its own.",
         "",
         *(["| figure | value |", "| --- | ---: |", *figures] if figures else ["Not validated."]),
         "",
