@@ -24,7 +24,7 @@ def verify(
     for problem in findings.problems:
         say(problem, "red")
     if findings.undelivered:
-        say(f"{findings.undelivered:,} planned rows found no good tile; report.html names their subgroups", "yellow")
+        say(f"{findings.undelivered:,} planned rows could not be made; report.html names their subgroups", "yellow")
     say(
         f"{findings.shards:,} shards and {findings.rows:,} rows read, {findings.remade:,} rows made again: "
         + (f"{len(findings.problems):,} problems" if findings.problems else "all as the manifest says")

@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsynth.plan import Plan
+from medsynth.plan import Plan, make_plan
 from medsynth.replacement import Lost, replace
-from tests.plans import all_of, plans
+from tests.plans import all_of, balance, plans
 
 
 @settings(deadline=None)
@@ -46,3 +46,12 @@ def test_replacement_delivers_all_that_the_good_tiles_have_room_for(plan: Plan, 
         good = set(range(group.first_tile, group.first_tile + group.tiles)) - set(lost.bad_tiles.tolist())
         number = plan.groups.index(group)
         assert all(previous.uses.get(number, plan.uses(number))[t - group.first_tile] >= plan.max_reuse for t in good)
+
+
+def test_a_plan_without_tiles_leaves_nothing_to_replace() -> None:
+    # Its recipe has drawn again itself; what it gave up is undelivered.
+    order = balance(axes={"kind": ["a", "b"]}, total=40)
+    plan = make_plan(order, ["kind"], {}, rows_per_shard=7, seed=1, needs_tiles=False)
+    lost = np.array([3, 4, 30], dtype=np.int64)
+    found = replace(plan, Lost(lost, np.zeros(0, dtype=np.int64)))
+    assert (found.rows, found.shards, found.unfilled.tolist()) == (0, 0, [3, 4, 30])

@@ -210,7 +210,10 @@ def _waves(
     wave = max(_WAVE, _WAVE_A_CPU * size)
     for start in range(0, job.round.shards, wave):
         count = min(wave, job.round.shards - start)
-        descriptors = ray.data.range(count, override_num_blocks=count)
+        descriptors: Any = ray.data.range(count, override_num_blocks=count)
+        if gpus:
+            # Ray runs stages of different needs apart, and a task that reads would wait for one of the pool's CPUs.
+            descriptors = ray.data.from_arrow([pa.table({"id": [number]}) for number in range(count)])
         made = descriptors.map_batches(
             _Maker,
             batch_size=1 if gpus else None,  # Ray asks for a number where there are GPUs; a block has one row

@@ -214,7 +214,10 @@ def test_a_recipe_without_sources_and_focus_classes(
     found = page_of(made.uri)
     assert len(found.images) == 36
     assert "Rows: tissue. Columns: condition." in found.text
-    assert [row[0] for row in found.tables[""][1:]] == ["brain"] * 3 + ["breast"] * 3
+    labels = [row[0] for row in found.tables[""][1:]]
+    assert labels == ["brain"] * 3 + ["breast"] * 3
+    # Each row's pictures are those of its label.
+    assert [image["alt"].partition(",")[0] for image in found.images[::6]] == [f"tissue {label}" for label in labels]
     assert {image["alt"] for image in found.images} == {
         f"tissue {t}, condition {c}" for t in ("brain", "breast") for c in range(6)
     }

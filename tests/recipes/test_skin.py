@@ -5,24 +5,29 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import mlcroissant
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from datasets import load_dataset
 from PIL import Image
 
 from medsynth import images
-from medsynth.corpus import manifest, shard
+from medsynth import spec as specs
+from medsynth.corpus import card, manifest, shard
 from medsynth.errors import Reason, ShortfallError, SpecError, UserError
 from medsynth.model_file import ModelError
 from medsynth.recipes import build, preparation, processor, rebuild
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch
 from medsynth.recipes.preparation import Prepared
-from medsynth.recipes.skin import Skin
+from medsynth.recipes.skin import Skin, SkinSettings
 from medsynth.recipes.work import Job, make_and_commit
 from medsynth.seeds import sample_seed
 from medsynth.skin import tone
+from medsynth.skin.quality import Thresholds
 from medsynth.skin.semantic_map import MapError
+from medsynth.spec import parse
 from medsynth.verify import verify
 from tests import skin_model
 
@@ -120,6 +125,7 @@ def test_sizes_are_shares_of_the_picture(weights: str) -> None:
         # A pixel more or less on each side, of 32.
         assert low * 0.6 < result.parameters["lesion_share"] < high * 1.2
         assert result.parameters["condition"] in skin_model.NAMES
+        assert recipe.remake({**result.parameters, "seed": result.sample.seed}) == result.image
         assert result.parameters["fitzpatrick"] in tone.TYPES
 
 
@@ -314,6 +320,34 @@ def test_a_gpu_that_is_not_there_is_named(weights: str) -> None:
     assert recipe.gpus == 0.125
     with pytest.raises(UserError, match=r"skin.gpu: asks for 'NVIDIA H200'|the pictures depend on the processor"):
         list(recipe.make(samples(CHOICES), Stopwatch()))
+
+
+def test_the_card_names_terms_and_lists_and_others_can_read_it(weights: str, tmp_path: Path) -> None:
+    make(tmp_path, run(weights))
+    card.write_card(str(tmp_path))
+    text = (tmp_path / card.CARD).read_text()
+    assert "whose terms apply: Photos of nobody, CC0. Say so" in text
+    assert "source tiles" not in text
+    assert "  - reject" not in text.partition("# small-skin")[0]
+    assert "- weights: " in text
+    features = yaml.safe_load(text.split("---\n")[1])["dataset_info"]["features"]
+    assert {"name": "lesion_box", "list": "int32"} in features
+    described = json.loads((tmp_path / card.CROISSANT).read_text())
+    (field,) = [item for item in described["recordSet"][0]["field"] if item["name"] == "lesion_box"]
+    assert (field["dataType"], field["repeated"]) == ("sc:Integer", True)
+    mlcroissant.Dataset(tmp_path / card.CROISSANT)  # checks it
+    rows = load_dataset(str(tmp_path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(rows[0]["lesion_box"]) == 4
+
+
+def test_the_shipped_order_asks_for_what_there_is() -> None:
+    order = specs.load("jobs/specs/skin.yaml")
+    assert parse(SkinSettings, order.skin, "skin").reject == Thresholds()
+    try:
+        recipe = build(order)
+    except ModelError:
+        pytest.skip("the shipped weights are not there")
+    assert preparation.prepare(order, recipe, None, "").plan.rows == 432
 
 
 def test_preview_shows_conditions_down_and_types_across(weights: str) -> None:
