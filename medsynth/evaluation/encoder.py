@@ -78,7 +78,8 @@ class Encoder:
         self, network: Network, mean: Tensor, basis: Tensor, conditions: Sequence[str], about: dict[str, Any]
     ) -> None:
         self.network = network.eval().requires_grad_(False)
-        self._mean, self._basis = mean, basis
+        # One layout, whatever they come from: the order in which products are added follows it.
+        self._mean, self._basis = mean.contiguous(), basis.contiguous()
         self.conditions, self.about = tuple(conditions), about
 
     @classmethod

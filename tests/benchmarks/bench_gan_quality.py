@@ -12,13 +12,21 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import harness
+import pix2pix
 import safetensors.torch
 import torch
 from pix2pix import Pix2pix, Pix2pixSettings
 
+from medsynth.evaluation import conditioning, fidelity, pictures
+from medsynth.evaluation import encoder as encoders
+from medsynth.evaluation.encoder import Encoder
 from medsynth.seeds import digest64
 from medsynth.skin import run as skin
+from medsynth.skin.model import SkinModel
+from medsynth.skin.pairs import read, split
 from medsynth.skin.samples import Facts, Feed, SampleSettings, load
 
 _CHECKPOINT, _WEIGHTS = "checkpoint.safetensors", "pix2pix.safetensors"
@@ -71,9 +79,42 @@ def _save(learner: Pix2pix, path: Path, identity: str) -> None:
     staged.replace(path)
 
 
+def measure(pairs: str, models: dict[str, SkinModel], encoder: str | None, count: int) -> dict[str, Any]:
+    """KID with intervals, density and coverage of each on the same held-out patients, maps and encoder."""
+    first = next(iter(models.values()))
+    whole = read(pairs)
+    settings = models["plus"].about.get("settings", {})
+    training, held = split(whole, settings.get("hold_out", 0.15), settings.get("split_seed", 0))
+    judge = Encoder.load(encoder) if encoder else encoders.train(training, held, first.conditions)
+    real = pictures.real(held, first.size, first.conditions)
+    seen = judge.features(real.images)
+    floor = fidelity.kid_floor(seen, real.groups)
+    found: dict[str, Any] = {"encoder": judge.sha256, "accuracy": encoders.accuracy(judge, real), "floor": vars(floor)}
+    features = {}
+    for name, model in models.items():
+        if (model.size, model.conditions) != (first.size, first.conditions):
+            sys.exit(f"{name}: other conditions or another size than the first model's; train them alike")
+        drawn = pictures.drawn(model, held, count, 0)
+        features[name] = judge.features(drawn.images)
+        tones = conditioning.tones(drawn.asked, pictures.measured(drawn), drawn.types)
+        told = fidelity.compare(seen, features[name], real.groups, drawn.groups)
+        found[name] = {**told, "ita_spearman": tones["spearman"], "ita_error": tones["median_error"]}
+        if name != "pix2pix":
+            apart = fidelity.kid_difference(seen, features[name], features["pix2pix"], real.groups, drawn.groups)
+            found[name]["kid_less_pix2pix"] = vars(apart)
+    print(f"{'':8} {'KID':>8} {'95 %':>20} density coverage precision recall  ITA error")
+    print(f"{'floor':8} {floor.value:8.4f} {floor.low:9.4f} to {floor.high:7.4f}")
+    for name in models:
+        one = found[name]
+        kid = f"{one['kid']['value']:8.4f} {one['kid']['low']:9.4f} to {one['kid']['high']:7.4f}"
+        near = f"{one['density']:7.2f} {one['coverage']:8.2f} {one['precision']:9.2f} {one['recall']:6.2f}"
+        print(f"{name:8} {kid} {near} {one['ita_error']:9.1f}°")
+    return found
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command")
     one = commands.add_parser("train", help="train pix2pix; call it again until it is done (exit code 0, else 3)")
     one.add_argument("--pairs", required=True, help="table of photos, as for jobs/train_gan.py")
     one.add_argument("--out", required=True, type=Path)
@@ -83,6 +124,13 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("--steps", type=int, default=12000)
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--minutes", type=float, default=3.5, help="after which it stops; call it again")
+    two = commands.add_parser("measure", help="the table of all three; pix2pix.safetensors, and two skin.safetensors")
+    two.add_argument("--pairs", required=True)
+    for name in ("pix2pix", "paper", "plus"):
+        two.add_argument(f"--{name}", required=True)
+    two.add_argument("--encoder", help="of jobs/evaluate.py [learn one]")
+    two.add_argument("--count", type=int, default=304)
+    two.add_argument("--out", type=Path, default=Path("bench-out"))
     return parser.parse_args()
 
 
@@ -92,3 +140,9 @@ if __name__ == "__main__":
     if given.command == "train":
         wanted = Pix2pixSettings(given.size, given.width, given.batch, given.steps)
         sys.exit(0 if train(given.pairs, given.out, wanted, given.seed, given.minutes) else 3)
+    elif given.command == "measure":
+        loaded = {"pix2pix": pix2pix.load(given.pix2pix)}
+        loaded |= {name: SkinModel.load(getattr(given, name)) for name in ("paper", "plus")}
+        harness.write("gan_quality", measure(given.pairs, loaded, given.encoder, given.count), given.out)
+    else:
+        print("left out: needs three trained models; see --help")

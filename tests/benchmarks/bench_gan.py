@@ -1,0 +1,115 @@
+"""The paper preset against plain pix2pix: training steps and drawing, images a second at 256 px, in turns.
+
+    python tests/benchmarks/bench_gan.py [--size 256] [--width 64] [--rounds 3] [--threads 2] [--bf16] [--out DIR]
+
+Both in float32 on the same processor, both networks as wide as published, batch 4 to learn and 8 to draw. ``--bf16``
+measures the same paper preset under bf16 autocast besides, where the processor reckons with it.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+import torch
+from pix2pix import Pix2pix, Pix2pixSettings
+
+from medsynth.skin import run as skin
+from medsynth.skin.generator import Asked
+from medsynth.skin.training import Trainer
+
+LEARNING, DRAWING = 1.5, 2.0
+"""The bars: how many times as fast as pix2pix."""
+
+
+def batch(count: int, size: int) -> dict[str, Any]:
+    """What a feed gives; what is in the pictures makes no difference to the speed."""
+    random = np.random.default_rng(0)
+    masks = np.zeros((count, size, size), dtype=np.uint8)
+    masks[:, size // 4 : size // 2, size // 4 : size // 2] = 1
+    return {
+        "photos": random.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        "maps": random.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        "masks": masks,
+        "skins": random.integers(0, 256, (count, 3), dtype=np.uint8),
+        "conditions": np.zeros(count, dtype=np.int64),
+        "types": np.ones(count, dtype=np.int64),
+    }
+
+
+def in_turns(functions: dict[str, Callable[[], Any]], images: int, rounds: int) -> dict[str, Any]:
+    """Images a second of each, taken in turns, and how many times as fast as the first each is, round by round."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    first = seconds[next(iter(functions))]
+    return {
+        name: {
+            **harness.summary([images / one for one in taken]),
+            "ratio": float(np.median([peer / one for peer, one in zip(first, taken, strict=True)])),
+        }
+        for name, taken in seconds.items()
+    }
+
+
+def run(size: int, width: int, rounds: int, bf16: bool) -> dict[str, Any]:
+    """All figures."""
+    sized = {"size": size, "width": width, "widest": 8 * width}
+    judge = {"width": width}
+    flags = {"generator": sized, "samples": {"size": size}, "discriminator": judge, "batch": 4}
+    ours = Trainer(skin.settings("paper", "gpu", None, flags), 6, torch.device("cpu"), 0)
+    peer = Pix2pix(Pix2pixSettings(size, width, 4), 0)
+    four, eight = batch(4, size), batch(8, size)
+    learning: dict[str, Callable[[], Any]] = {"pix2pix": lambda: peer.step(four), "paper": lambda: ours.step(four)}
+
+    def as_bf16(call: Callable[[], Any]) -> Callable[[], Any]:
+        def called() -> Any:
+            with torch.autocast("cpu", torch.bfloat16):
+                return call()
+
+        return called
+
+    maps = torch.from_numpy(eight["maps"]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    last = maps.contiguous(memory_format=torch.channels_last)
+    given = Asked(last, torch.zeros(8, 1, size, size), torch.zeros(8, 3), *[torch.zeros(8, dtype=torch.int64)] * 2)
+    # As kindly to the peer as can be: statistics fixed, no dropout, which its authors keep when they draw.
+    network, averaged = peer.generator, ours.averaged
+    drawing: dict[str, Callable[[], Any]] = {
+        "pix2pix": lambda: network(maps.contiguous()),
+        "paper": lambda: averaged(given),
+    }
+    if bf16:
+        learning["paper, bf16"] = as_bf16(lambda: ours.step(four))
+        drawing["paper, bf16"] = as_bf16(lambda: averaged(given))
+    found: dict[str, Any] = {"size": size, "width": width, "threads": torch.get_num_threads()}
+    found["learning"] = {"bar": LEARNING, "batch": 4, **in_turns(learning, 4, rounds)}
+    network.eval()
+    with torch.inference_mode():
+        found["drawing"] = {"bar": DRAWING, "batch": 8, **in_turns(drawing, 8, 3 * rounds)}
+    for part in ("learning", "drawing"):
+        for name in learning:
+            figure = found[part][name]
+            print(f"{part:9} {name:12} {figure['median']:7.2f} images/s, {figure['ratio']:.2f} times pix2pix")
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("bench-out"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    results = run(arguments.size, arguments.width, arguments.rounds, arguments.bf16)
+    harness.write("gan", results, arguments.out)

@@ -1,0 +1,67 @@
+"""An evaluation from a table of photos and weights to its report, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medsynth.corpus import evaluating
+from medsynth.corpus.evaluating import Order
+from medsynth.errors import CorpusError, UserError
+from medsynth.evaluation.encoder import Encoder
+from tests import skin_model
+from tests.skin.photos import change_row, write_photos
+
+CONDITIONS = ("NEV", "BCC") * 9
+
+
+def order(folder: Path, **changes: object) -> Order:
+    given: dict[str, object] = {
+        "real": write_photos(folder / "photos", CONDITIONS),
+        "out": str(folder / "out"),
+        "corpus": None,
+        "weights": skin_model.save(folder),
+        "encoder": None,
+        "count": 12,
+        "turing": 8,
+        "encoder_steps": 1,
+        "seed": 0,
+    }
+    return Order(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def test_weights_are_judged_and_the_encoder_is_used_again(tmp_path: Path) -> None:
+    def silent(*_: object) -> None:
+        pass
+
+    first = order(tmp_path)
+    told = evaluating.evaluate(first, silent, silent)
+    assert told == json.loads((tmp_path / "out" / evaluating.FIGURES).read_text())
+    assert {"fidelity", "memorization", "tone", "contrast", "tone_sweep", "moved", "growing", "variety"} <= set(told)
+    assert told["fidelity"]["whole"]["real"] == 3
+    assert told["fidelity"]["whole"]["too_few"]
+    assert "whether the held-out patients are new to them is not known" in told["notes"][0]
+    page = (tmp_path / "out" / evaluating.REPORT).read_text()
+    for title in ("One lesion over six skin types", "One map over growing lesions", "12 synthetic pictures"):
+        assert title in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert (tmp_path / "out" / evaluating.TURING).exists()
+    encoder = str(tmp_path / "out" / evaluating.ENCODER)
+    again = evaluating.evaluate(order(tmp_path, encoder=encoder, out=str(tmp_path / "again")), silent, silent)
+    assert again == told
+    assert Encoder.load(encoder).sha256 == told["encoder"]["sha256"]
+
+
+def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
+    def silent(*_: object) -> None:
+        pass
+
+    with pytest.raises(CorpusError, match="corpus"):
+        evaluating.evaluate(order(tmp_path, corpus=str(tmp_path)), silent, silent)
+    (tmp_path / "bad").write_bytes(b"none")
+    with pytest.raises(UserError, match="not a safetensors file"):
+        evaluating.evaluate(order(tmp_path, weights=str(tmp_path / "bad")), silent, silent)
+    bad = order(tmp_path)
+    change_row(bad.real, 0, x1="999")
+    with pytest.raises(UserError, match=r"0\.png"):
+        evaluating.evaluate(bad, silent, silent)
