@@ -1,6 +1,7 @@
 """Nothing that a client sends gives a 500: mutated images and requests, and whatever the OpenAPI document allows."""
 
 import contextlib
+import json
 import re
 from typing import Any
 
@@ -12,8 +13,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis.errors import Unsatisfiable
 from starlette.testclient import TestClient
 
+from medsynth.skin import semantic_map
+from medsynth.skin.semantic_map import Box
+from serve.generator_routes import SkinImages
 from serve.http import PROBLEM, Limits
-from tests.serve.local import LocalFocus, client, encoded
+from tests import skin_model
+from tests.serve.local import LocalFocus, LocalSkin, client, encoded
 from tests.slides import stained
 
 SEEDS = {
@@ -27,21 +32,22 @@ SEEDS = {
         "WEBP": {"lossless": True},
     }.items()
 }
-NUMBERS = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x00\x00\x40\x00"]
-HEADERS = ["Accept", "Content-Type", "X-Request-ID", "Authorization", "Content-Encoding", "Range", "Expect"]
+MAP = encoded(
+    semantic_map.draw((32, 32), (172, 124, 100), Box(4, 4, 20, 20), semantic_map.colours(skin_model.NAMES)["NEV"])
+)
 FAST = settings(max_examples=60, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @pytest.fixture(scope="module")
-def http(focus: LocalFocus) -> Any:
-    with client(focus, Limits(pixels=1_000_000, body_bytes=2_000_000)) as found:
+def http(focus: LocalFocus, skin: LocalSkin) -> Any:
+    with client(focus, Limits(pixels=1_000_000, body_bytes=2_000_000), skin) as found:
         yield found
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> bytes:
+def mutated(draw: st.DrawFn, of: bytes | None = None) -> bytes:
     """An image with some bytes changed, cut out, doubled or cut off; headers are hit more often than the rest."""
-    data = bytearray(SEEDS[draw(st.sampled_from(sorted(SEEDS)))])
+    data = bytearray(of or SEEDS[draw(st.sampled_from(sorted(SEEDS)))])
     for _ in range(draw(st.integers(1, 6))):
         if not data:
             break
@@ -84,6 +90,29 @@ def test_mutated_images_as_maps(http: TestClient, data: bytes) -> None:
 
 
 @FAST
+@given(data=mutated(of=MAP))
+def test_mutated_maps(http: TestClient, data: bytes) -> None:
+    fair(http.post("/v1/skin/images/from-map?seed=1", content=data, headers={"Content-Type": "image/png"}))
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9), st.sampled_from(["BCC", "IV", "png"]),
+    st.lists(st.integers(-9, 300), max_size=5),
+)  # fmt: skip
+
+
+@FAST
+@given(
+    body=st.dictionaries(st.sampled_from(sorted(SkinImages.model_fields)), VALUES, max_size=5),
+    accept=st.sampled_from(["*/*", "image/png", "application/zip", "image/jpeg;q=x", ""]),
+)
+def test_mutated_wishes(http: TestClient, body: dict[str, Any], accept: str) -> None:
+    text = json.dumps({"condition": "BCC", **body})  # NaN and Infinity too, which are no JSON
+    headers = {"Content-Type": "application/json", "Accept": accept}
+    fair(http.post("/v1/skin/images", content=text, headers=headers))
+
+
+@FAST
 @given(
     head=st.binary(max_size=60),
     tail=st.binary(max_size=60),
@@ -118,8 +147,8 @@ def test_any_path_method_and_headers(http: TestClient, path: str, method: str, h
 
 
 @pytest.mark.slow
-def test_what_the_document_allows_and_what_it_does_not(focus: LocalFocus) -> None:
-    with client(focus, Limits(pixels=1_000_000, body_bytes=2_000_000)) as http:
+def test_what_the_document_allows_and_what_it_does_not(focus: LocalFocus, skin: LocalSkin) -> None:
+    with client(focus, Limits(pixels=1_000_000, body_bytes=2_000_000), skin) as http:
         schema = schemathesis.openapi.from_dict(http.get("/openapi.json").json())
         seen: set[int] = set()
         for operation in schema.get_all_operations():
