@@ -5,6 +5,7 @@ shipped with medsynth are known by name; any other is named by its path or URI.
 """
 
 import difflib
+import functools
 import importlib.resources
 
 from pydantic import Field
@@ -33,6 +34,12 @@ def known() -> tuple[str, ...]:
     """The names of the profiles that medsynth brings along, sorted."""
     folder = importlib.resources.files("medsynth.defocus") / "devices"
     return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+@functools.cache
+def scanners() -> tuple[str, ...]:
+    """The names of those among them that say how large a pixel is, sorted: slide scanners, no phones."""
+    return tuple(name for name in known() if load(name).mpp is not None)
 
 
 def load(name_or_uri: str) -> Device:

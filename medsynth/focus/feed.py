@@ -156,7 +156,7 @@ def _made(
 def smallest_tile(settings: SampleSettings) -> int:
     """Pixels on a side that a tile must have for every sample, whatever its blur and its device."""
     base = ChainSettings(radii_px=(settings.radii_px[-1],))
-    chains = [base, *(chain.with_device(base, device.load(name)) for name in device.known())]
+    chains = [base, *(chain.with_device(base, device.load(name)) for name in device.scanners())]
     margins = [chain.crop_margin(one.model_copy(update={"mpp": 1.0}), 1.0) for one in chains]
     return settings.size + 2 * max(margins)
 

@@ -262,7 +262,7 @@ def _chain(settings: SampleSettings, u: Sequence[float], added: float) -> ChainS
         }
     )
     if u[6] < settings.devices:
-        names = device.known()
+        names = device.scanners()
         base = chain.with_device(base, _device(names[int(u[8] * len(names))]))
     third = settings.bare / 3
     switched = {

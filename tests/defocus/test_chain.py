@@ -239,7 +239,7 @@ def test_enlarging_is_allowed_to_12_percent() -> None:
     assert caught.value.reason == Reason.UNSUPPORTED
 
 
-@pytest.mark.parametrize("name", device.known())
+@pytest.mark.parametrize("name", device.scanners())
 def test_each_device_renders_and_they_differ(ihc: NDArray[np.uint8], name: str) -> None:
     section = chain.with_device(chain_of(), device.load(name))
     size = output_size(section, 256, 0.25)
@@ -339,7 +339,7 @@ def test_fast_is_fast_from_a_radius_on_and_the_rest_is_exact(ihc: NDArray[np.uin
 
 
 @pytest.mark.parametrize("mpp", [None, 0.2271, 0.25])
-@pytest.mark.parametrize("name", [None, *device.known()])
+@pytest.mark.parametrize("name", [None, *device.scanners()])
 def test_the_margin_is_exact_enough_and_one_for_all_classes(
     ihc: NDArray[np.uint8], name: str | None, mpp: float | None
 ) -> None:

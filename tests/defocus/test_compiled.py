@@ -40,6 +40,9 @@ DIGESTS = {
     "aperio-at2-like": "ea63a70712f1145a",
     "hamamatsu-nanozoomer-like": "5b3828dccab6b272",
     "philips-ufs-like": "c8f27157706f19f4",
+    "phone-budget": "c4858eb1288ac4ca",
+    "phone-flagship": "2902ad8182e7f1cd",
+    "phone-lowlight": "42ed1b41f2217f97",
     "noise": "01b2c59ee94b90c7",
 }
 

@@ -82,3 +82,9 @@ def test_contradictions_are_refused() -> None:
     glycerol = ChainSettings.model_validate({"bokeh": {"na": 1.2, "refractive_index": 1.47}})
     with pytest.raises(SpecError, match=r"device mine: bokeh: na 1\.2 must lie below"):
         chain.with_device(glycerol, profile(bokeh={"refractive_index": 1.0}))
+
+
+def test_scanners_are_the_profiles_that_know_their_pixels() -> None:
+    assert set(device.scanners()) < set(device.known())
+    assert not any(name.startswith("phone-") for name in device.scanners())
+    assert all(device.load(name).mpp for name in device.scanners())

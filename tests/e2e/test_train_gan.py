@@ -31,7 +31,10 @@ def undisturbed(table: str, out: Path) -> tuple[list[dict[str, float]], dict[str
     material = skin.part(order)
     job = skin.set_up(order, material, [samples.load(photo, 32).facts for photo in material.whole.photos])
     trainer = job.trainer(torch.device("cpu"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the job's worker on two cores has: sums in another order end in other bits
     told = [trainer.step(job.feed.batch(step, 0, 1)) for step in range(order.settings.steps)]
+    torch.set_num_threads(threads)
     return [{name: float(loss) for name, loss in one.items()} for one in told], trainer.state()
 
 

@@ -206,7 +206,7 @@ def test_a_killed_replica_costs_no_wrong_answer(service: Service, tile_bytes: by
         time.sleep(1)
         os.kill(pid, signal.SIGKILL)
         before = len(load.versions)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while len(load.versions) < before + 50 and time.monotonic() < end:
             time.sleep(0.1)
     assert len(load.versions) >= before + 50, "it came back"
