@@ -5,10 +5,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from medsynth import storage
 from medsynth.model_file import ModelError
-from medsynth.skin import generator, tone
+from medsynth.skin import generator, semantic_map, tone
 from medsynth.skin.generator import GeneratorSettings
-from medsynth.skin.model import MICRO_BATCH, Request, SkinModel
+from medsynth.skin.model import DEFAULT_URI, MICRO_BATCH, Request, SkinModel
 from medsynth.skin.semantic_map import Box, Geometry, MapError
 
 NAMES = ("BCC", "NEV")
@@ -79,3 +80,18 @@ def test_files_that_are_no_model_are_refused(model: SkinModel, tmp_path: Path) -
     ):
         with pytest.raises(ModelError, match=message):
             SkinModel.from_bytes(data, "it")
+
+
+def test_the_shipped_weights_draw_the_tone_asked_for_and_their_card_attributes_the_photos() -> None:
+    data = storage.read(DEFAULT_URI)
+    assert len(data) < 60e6
+    model = SkinModel.from_bytes(data, DEFAULT_URI)
+    kinds = [1, 2, 3, 4, 5, 6]
+    drawn = model.draw([Request("NEV", fitzpatrick=kind, region=Box(44, 44, 84, 84)) for kind in kinds], kinds)
+    asked = [float(tone.ita(tone.to_lab(picture.skin))) for picture in drawn]
+    found = [float(tone.ita(semantic_map.skin_colour(picture.image, picture.region))) for picture in drawn]
+    assert np.median(np.abs(np.array(asked) - found)) < 3
+    assert found == sorted(found, reverse=True)
+    card = storage.read(DEFAULT_URI.replace(".safetensors", ".md")).decode()
+    for text in ("Pacheco", "CC BY 4.0", model.about["attribution"], f"{model.about['steps']:,} steps"):
+        assert text in card
