@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -109,6 +110,30 @@ def test_radii_come_in_micrometres(tmp_path: Path, model: FocusModel) -> None:
     np.testing.assert_allclose(
         heatmap.assemble(twice, [(0, band)]).radius_um, 2 * heatmap.assemble(found, [(0, band)]).radius_um
     )
+
+
+def test_the_same_tissue_at_half_the_pixels_has_the_same_blur(tmp_path: Path, shared_data: Path) -> None:
+    """A real slide at 20x, put out of focus by known discs, and its reduction to 10x."""
+    shipped = FocusModel.load()
+    with slides.opened(str(shared_data / "pathology" / "CMU-1-Small-Region.svs")) as slide:
+        mpp, real = slide.mpp, slide.read(0, 0, 1600, 1600)
+    assert mpp is not None
+    for radius in (3.0, 4.5, 6.0, 9.0):
+        whole = cv2.filter2D(real, -1, _disc(radius))
+        half = cv2.resize(whole, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        seen = []
+        for name, picture, pixel in (("20x.tif", whole, mpp), ("10x.tif", half, 2 * mpp)):
+            path = write_tiff(tmp_path / f"{radius}-{name}", picture, pixel)
+            seen.append(np.nanmedian(scored(slides.open_slide(path), shipped, 100).radius_um))
+        assert seen[0] == pytest.approx(radius * mpp, rel=0.1)
+        assert seen[1] == pytest.approx(seen[0], rel=0.1, abs=0.5), f"a disc of {radius} px"
+
+
+def _disc(radius: float) -> NDArray[np.float32]:
+    reach = int(radius) + 1
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    inside = np.clip(radius + 0.5 - np.hypot(y, x), 0, 1)
+    return (inside / inside.sum()).astype(np.float32)
 
 
 @pytest.mark.parametrize(
