@@ -1,11 +1,13 @@
 """A slide's cells, bands and scores: the same however it is cut, and nothing for glass."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from medsynth.catalog import slides
@@ -22,6 +24,15 @@ SMALL_PIECE = 6
 @pytest.fixture(scope="module")
 def model() -> FocusModel:
     return network()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    # As the job's workers have: two threads may share a matrix product otherwise from run to run, down to the last bit.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def slide_of(folder: Path, picture: NDArray[np.uint8]) -> slides.Slide:
