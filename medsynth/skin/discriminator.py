@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from medsynth.skin.generator import Asked
+from medsynth.skin.generator import Asked, normalised
 from medsynth.spec import Settings
 
 
@@ -62,7 +62,7 @@ class PatchDiscriminator(nn.Module):
         for level, layer in enumerate(self.layers):
             x = layer(x)
             if level and not self.settings.spectral:
-                x = functional.instance_norm(x)
+                x = normalised(x)
             x = functional.leaky_relu(x, 0.2)
             features.append(x)
         scores: Tensor = self.last(x)
@@ -123,6 +123,6 @@ class LookEncoder(nn.Module):
         x = torch.cat([photos, masks], dim=1)
         for level, layer in enumerate(self.layers):
             x = layer(x)
-            x = functional.leaky_relu(functional.instance_norm(x) if level else x, 0.2)
+            x = functional.leaky_relu(normalised(x) if level else x, 0.2)
         mean, spread = self.answer(x.flatten(1)).chunk(2, dim=1)
         return mean, spread.clamp(-8, 4)

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsynth.skin.upsampling import UpConvolution
 from medsynth.spec import Settings
 
 _LOWEST = 8
@@ -75,43 +76,6 @@ def sides(size: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-class UpConvolution(nn.Module):
-    """Nearest neighbours twice as large, then a 3×3 convolution, reckoned as one 4×4 transposed convolution.
-
-    Of the nine products that the 3×3 convolution makes at each place, several meet the same pixel: their weights
-    can be added first. The transposed convolution of the summed weights gives the same numbers with four products
-    in place of nine, and no checkerboard, since its weights are not free.
-
-    Source:
-        Odena, Dumoulin and Olah, "Deconvolution and checkerboard artifacts", Distill 2016, for resize and convolution.
-    """
-
-    def __init__(self, into: int, out: int) -> None:
-        super().__init__()
-        plain = nn.Conv2d(into, out, 3)
-        self.weight, self.bias = plain.weight, plain.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) to (N, out, 2 h, 2 w)."""
-        return functional.conv_transpose2d(x, summed(self.weight), self.bias, stride=2, padding=1)
-
-
-def summed(weight: Tensor) -> Tensor:
-    """The 4×4 transposed kernel of nearest ×2 and a 3×3 convolution.
-
-    Args:
-        weight: (out, in, 3, 3).
-
-    Returns:
-        (in, out, 4, 4).
-    """
-    # An even pixel sees its left neighbour and twice itself; an odd one itself twice, and its right neighbour.
-    first, middle, last = weight.unbind(2)
-    rows = torch.stack([last, middle + last, first + middle, first], dim=2)
-    first, middle, last = rows.unbind(3)
-    return torch.stack([last, middle + last, first + middle, first], dim=3).transpose(0, 1)
-
-
 class UNet(nn.Module):
     """The paper's generator: map to picture, with skip connections; one map gives one picture.
 
@@ -143,12 +107,12 @@ class UNet(nn.Module):
         for level, layer in enumerate(self.down):
             x = layer(functional.leaky_relu(x, 0.2) if level else x)
             if 0 < level < last:  # one pixel has no spread to divide by
-                x = functional.instance_norm(x, eps=_EPSILON)
+                x = normalised(x)
             kept.append(x)
         for level in reversed(range(last + 1)):
-            x = self.up[level](functional.relu(x if level == last else torch.cat([x, kept[level]], dim=1)))
+            x = self.up[level].of_rectified([x] if level == last else [x, kept[level]])  # type: ignore[operator]
             if level:
-                x = functional.instance_norm(x, eps=_EPSILON)
+                x = normalised(x)
                 if self.settings.dropout and last - 3 <= level < last:
                     x = functional.dropout(x, 0.5, self.training)
         return torch.tanh(x)
@@ -218,7 +182,7 @@ class PlusNetwork(nn.Module):
         x = self.begin(asked, ellipse, chance, style)
         for place, side in enumerate(self.sides):
             here = functional.interpolate(region, size=(side, side), mode="bilinear", align_corners=False)
-            numbers = self.styles[place](style).reshape(len(x), -1, 6, self.settings.channels(side), 1, 1)
+            numbers = self.styles[place](style).reshape(len(x), -1, 6, self.settings.channels(side))
             if place:
                 x = self.ups[place - 1](x)
             x = _modulated(x, numbers[:, 0], here, chance.grain[place])
@@ -260,11 +224,26 @@ def _reduced(field: Tensor, side: int) -> Tensor:
 
 
 def _modulated(x: Tensor, numbers: Tensor, region: Tensor, grain: Tensor) -> Tensor:
+    # A pixel is scaled by 1 + scale + more_scale * region, and shift + noise * grain + (more_shift + more_noise *
+    # grain) * region is added to it. As products of matrices that takes half the time.
+    count, channels, rows, columns = x.shape
     scale, shift, noise, more_scale, more_shift, more_noise = numbers.unbind(1)
-    x = functional.instance_norm(x, eps=_EPSILON)
-    x = torch.addcmul(shift + more_shift * region, x, 1 + scale + more_scale * region)
-    x = torch.addcmul(x, grain, noise + more_noise * region)
-    return functional.leaky_relu(x, 0.2)
+    fields = torch.stack([torch.ones_like(grain), region, grain, region * grain], dim=-1).reshape(count, -1, 4)
+    factor = torch.bmm(fields[:, :, :2], torch.stack([1 + scale, more_scale], dim=1))
+    added = torch.bmm(fields, torch.stack([shift, more_shift, noise, more_noise], dim=1))
+    x = normalised(x).permute(0, 2, 3, 1).reshape(count, -1, channels)
+    x = functional.leaky_relu(torch.addcmul(added, x, factor), 0.2)
+    return x.view(count, rows, columns, channels).permute(0, 3, 1, 2)
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Each picture's channels to a mean of nothing and a spread of one: (N, C, h, w).
+
+    Source:
+        Ulyanov, Vedaldi and Lempitsky, "Instance normalization", arXiv 1607.08022.
+    """
+    # As groups of one channel: torch copies instances into another order and back, where channels lie last.
+    return functional.group_norm(x, x.shape[1], eps=_EPSILON)
 
 
 def inside(masks: Tensor) -> Tensor:

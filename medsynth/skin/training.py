@@ -95,7 +95,7 @@ class Trainer:
         }
         betas = (settings.momentum, 0.99)
         self._optimizers = {
-            name: torch.optim.Adam(list(parameters.values()), lr=0.0, betas=betas)
+            name: torch.optim.Adam(list(parameters.values()), lr=0.0, betas=betas, fused=device.type == "cpu")
             for name, parameters in self._learning.items()
         }
         self.disturbed = torch.zeros((), device=device)

@@ -1,10 +1,9 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from medsynth.skin import generator
-from medsynth.skin.generator import Asked, Chance, GeneratorSettings, PlusNetwork, UNet, UpConvolution
+from medsynth.skin.generator import Asked, Chance, GeneratorSettings, PlusNetwork, UNet
 
 PLUS = GeneratorSettings(size=32, width=4, widest=16, latent=8, embedding=16)
 
@@ -21,28 +20,6 @@ def chance(count: int, settings: GeneratorSettings = PLUS, seed: int = 1) -> Cha
     source = torch.Generator().manual_seed(seed)
     grain = tuple(torch.randn(count, 1, s, s, generator=source) for s in generator.sides(settings.size))
     return Chance(torch.randn(count, settings.latent, generator=source), grain)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (5, 7)])
-def test_the_summed_kernel_is_resize_and_convolution(shape: tuple[int, int]) -> None:
-    torch.manual_seed(3)
-    layer = UpConvolution(3, 5).double()
-    x = torch.randn(2, 3, *shape, dtype=torch.float64)
-    plain = functional.conv2d(functional.interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=1)
-    torch.testing.assert_close(layer(x), plain, rtol=1e-12, atol=1e-12)
-
-
-def test_its_gradient_is_that_of_the_plain_form_too() -> None:
-    torch.manual_seed(3)
-    layer = UpConvolution(2, 3).double()
-    x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
-    (layer(x) ** 2).sum().backward()
-    found = layer.weight.grad
-    layer.weight.grad = None
-    (
-        functional.conv2d(functional.interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=1) ** 2
-    ).sum().backward()
-    torch.testing.assert_close(found, layer.weight.grad)
 
 
 @pytest.mark.parametrize("settings", [PLUS, GeneratorSettings(kind="unet", size=32, width=4)])

@@ -1,0 +1,191 @@
+"""Resize and convolution, which the generators draw larger with, in as few products as we know.
+
+Nearest neighbours twice as large and a 3×3 convolution make 36 products for each pixel that comes in, input channel
+and output channel. Several of the nine at a place meet the same pixel: with their weights added first, 16 are left,
+and the layer is a transposed convolution. Neighbouring answers share still more: :func:`_corners` makes nine.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_MANY, _FEW = 96, 8
+"""Answers a pixel from which products of differences pay while learning, and below which they do not when drawing."""
+_CACHED = 2**19
+"""Numbers of the input that are worked on at a time, so that all that is made of them stays in the cache."""
+
+
+class UpConvolution(nn.Module):
+    """Nearest neighbours twice as large, then a 3×3 convolution.
+
+    There is no checkerboard, since the transposed convolution's weights are not free. Which way is taken on a CPU is a
+    matter of time alone: where many channels come out, products of differences take the least.
+
+    Source:
+        Odena, Dumoulin and Olah, "Deconvolution and checkerboard artifacts", Distill 2016, for resize and convolution.
+    """
+
+    def __init__(self, into: int, out: int) -> None:
+        super().__init__()
+        plain = nn.Conv2d(into, out, 3)
+        assert plain.bias is not None
+        self.weight, self.bias = plain.weight, plain.bias
+        self._made: tuple[object, Tensor | _Weights] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) to (N, out, 2 h, 2 w)."""
+        if x.device.type != "cpu" or len(self.bias) < _MANY:
+            return functional.conv_transpose2d(x, summed(self.weight), self.bias, stride=2, padding=1)
+        padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+        corners = [above + rest for above, rest in _corners(padded, _weights(self.weight), self.bias)]
+        whole: Tensor = torch.stack([torch.stack(corners[:2], dim=3), torch.stack(corners[2:], dim=3)], dim=2)
+        return whole.reshape(len(x), 2 * x.shape[2], 2 * x.shape[3], -1).permute(0, 3, 1, 2)
+
+    def of_rectified(self, parts: Sequence[Tensor]) -> Tensor:
+        """The same of several tensors' positive parts, one behind the other; drawing on a CPU, with fewer copies.
+
+        Args:
+            parts: (N, c, h, w) each, together C channels.
+
+        Returns:
+            (N, out, 2 h, 2 w).
+        """
+        if torch.is_grad_enabled() or parts[0].device.type != "cpu":
+            return self.forward(functional.relu(torch.cat(list(parts), dim=1)))
+        # What is made of the weights is kept until they change.
+        now = (self.weight._version, self.weight.dtype, self.weight.device)
+        if self._made is None or self._made[0] != now:
+            made = _weights(self.weight) if len(self.weight) >= _FEW else summed(self.weight)
+            self._made = now, made
+        kept = self._made[1]
+        if isinstance(kept, _Weights):
+            return _by_differences([part.permute(0, 2, 3, 1) for part in parts], kept, self.bias)
+        return _by_places([part.permute(0, 2, 3, 1) for part in parts], kept, self.bias)
+
+
+def summed(weight: Tensor) -> Tensor:
+    """The 4×4 transposed kernel of nearest ×2 and a 3×3 convolution.
+
+    Args:
+        weight: (out, in, 3, 3).
+
+    Returns:
+        (in, out, 4, 4).
+    """
+    # An even pixel sees its left neighbour and twice itself; an odd one itself twice, and its right neighbour.
+    first, middle, last = weight.unbind(2)
+    rows = torch.stack([last, middle + last, first + middle, first], dim=2)
+    first, middle, last = rows.unbind(3)
+    return torch.stack([last, middle + last, first + middle, first], dim=3).transpose(0, 1)
+
+
+class _Weights(NamedTuple):
+    """(out, in), (2 out, in), (2 out, in) and (4 out, in), for :func:`_corners`."""
+
+    pixel: Tensor
+    across: Tensor
+    down: Tensor
+    both: Tensor
+
+
+def _weights(weight: Tensor) -> _Weights:
+    # Of each direction: all three weights, less the first, and the last.
+    def split(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first, middle, last = weights.unbind(0)
+        return first + middle + last, -first, last
+
+    (pixel, *across), *ends = (split(rows) for rows in split(weight.permute(2, 3, 0, 1)))
+    down, both = [end[0] for end in ends], [part for end in ends for part in end[1:]]
+    return _Weights(pixel, torch.cat(across), torch.cat(down), torch.cat(both))
+
+
+def _by_differences(parts: Sequence[Tensor], weights: _Weights, bias: Tensor) -> Tensor:
+    count, height, width, _ = parts[0].shape
+    out = parts[0].new_empty(count, height, 2, width, 2, len(bias))
+    rows = max(1, _CACHED // (width * weights.pixel.shape[1]))
+    images = max(1, rows // height)
+    for first in range(0, count, images):
+        some = slice(first, first + images)
+        padded = _rectified([part[some] for part in parts], 1)
+        for row in range(0, height, rows):
+            band = out[some, row : row + rows]
+            for place, sums in enumerate(_corners(padded[:, row : row + rows + 2], weights, bias)):
+                torch.add(*sums, out=band[:, :, place // 2, :, place % 2])
+    return out.view(count, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+
+
+def _corners(padded: Tensor, weights: _Weights, bias: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The four pixels that each one becomes, by nine products.
+
+    In one direction, of weights a, b, c, the answers at a pixel x with neighbours l and r are a l + (b + c) x and
+    (a + b) x + c r. That is (a + b + c) x - a (x - l) and (a + b + c) x + c (r - x): three products in place of four,
+    since the first is in both; and the differences are the neighbours' too. In both directions it is three times three.
+
+    Args:
+        padded: (n, h + 2, w + 2, C), with the rows and columns around.
+        weights: as :func:`_weights` gives them.
+        bias: (out,).
+
+    Yields:
+        Two (n, h, w, out), whose sum is the answer at the upper left; then upper right, lower left, lower right.
+
+    Source:
+        The algorithm for two answers of two weights of Winograd, "Arithmetic complexity of computations", 1980, with
+        weights that sum up alike.
+    """
+    size = len(bias)
+    down = padded[:, 1:] - padded[:, :-1]
+    here = padded[:, 1:-1]
+    across = here[:, :, 1:] - here[:, :, :-1]
+    both = down[:, :, 1:] - down[:, :, :-1]
+
+    def product(field: Tensor, by: Tensor) -> Tensor:
+        return functional.linear(field.reshape(-1, field.shape[3]), by).view(*field.shape[:3], -1)
+
+    pixel = product(here[:, :, 1:-1], weights.pixel) + bias
+    of_across, of_down = product(across, weights.across), product(down[:, :, 1:-1], weights.down)
+    of_both = product(both, weights.both)
+    sides = slice(0, -1), slice(1, None)
+    beside = [pixel + of_across[:, :, columns, odd * size : (odd + 1) * size] for odd, columns in enumerate(sides)]
+    for low, rows in enumerate(sides):
+        for odd, columns in enumerate(sides):
+            place = (2 * low + odd) * size
+            above = beside[odd] + of_down[:, rows, :, low * size : (low + 1) * size]
+            yield above, of_both[:, rows, columns, place : place + size]
+
+
+def _by_places(parts: Sequence[Tensor], kernel: Tensor, bias: Tensor) -> Tensor:
+    """What each pixel adds to the sixteen around it, in one product; for few answers a pixel."""
+    count, height, width, _ = parts[0].shape
+    by = kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
+    out = parts[0].new_zeros(count, height + 2, 2, width + 2, 2, len(bias))
+    for number in range(count):
+        field = _rectified([part[number : number + 1] for part in parts], 0)
+        added = (field.view(-1, len(kernel)) @ by).view(height, width, 4, 4, -1)
+        for row in range(4):
+            for column in range(4):
+                # The answer's pixel lies at (2 i - 1 + row, 2 j - 1 + column); ``out`` begins two pixels before it.
+                down, low = divmod(row + 1, 2)
+                right, odd = divmod(column + 1, 2)
+                out[number, down : down + height, low, right : right + width, odd] += added[:, :, row, column]
+    whole = out.view(count, 2 * height + 4, 2 * width + 4, -1)[:, 2:-2, 2:-2] + bias
+    return whole.permute(0, 3, 1, 2)
+
+
+def _rectified(parts: Sequence[Tensor], edge: int) -> Tensor:
+    """(n, h, w, c) each to (n, h + 2 edge, w + 2 edge, C): positive parts behind one another, nothing around them."""
+    count, height, width, _ = parts[0].shape
+    size = sum(part.shape[3] for part in parts)
+    field = parts[0].new_empty(count, height + 2 * edge, width + 2 * edge, size)
+    for side in (0, -1) if edge else ():
+        field[:, side] = 0
+        field[:, :, side] = 0
+    inner = field[:, edge : edge + height, edge : edge + width]
+    first = 0
+    for part in parts:
+        torch.clamp_min(part, 0, out=inner[..., first : first + part.shape[3]])
+        first += part.shape[3]
+    return field
