@@ -31,7 +31,7 @@ BIN = Path(sys.executable).parent
 REPO = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
 
-__all__ = ["FaultProxy", "Faults", "S3Server", "free_port", "moto_server", "rclone_server"]
+__all__ = ["FaultProxy", "Faults", "S3Server", "delayed_store", "free_port", "moto_server", "rclone_server"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,15 @@ def rclone_server(folder: Path) -> Iterator[S3Server]:
     command = [BIN / "rclone", "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", os.devnull]
     command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--no-cleanup", buckets]
     with _process(command, port, folder / "rclone.log"):
+        yield S3Server(f"http://127.0.0.1:{port}", conditional=False)
+
+
+@contextlib.contextmanager
+def delayed_store(folder: Path, seconds: float) -> Iterator[S3Server]:
+    """The folders in ``folder`` as buckets to read from, each GET ``seconds`` late, at little cost of CPU."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.delayed_store", folder, str(port), str(seconds)]
+    with _process(command, port, Path(os.devnull)):
         yield S3Server(f"http://127.0.0.1:{port}", conditional=False)
 
 

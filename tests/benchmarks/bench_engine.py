@@ -6,7 +6,7 @@ Contestants make the same corpus with the same function on the same cores, in tu
 - ray: generation.generate, from ray.init() to the finished corpus (card and report included)
 - ray-s3: the same with every tile an object on an S3 server that adds 30 ms to each GET
 
-The server and the proxy that delays it run on the same cores; the CPU that they take is told beside the rates.
+The server runs on the same cores; the CPU that it takes is told beside the rates.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from medsynth.distributed import generation
 from medsynth.distributed.session import session
 from medsynth.recipes.preparation import Prepared
 from medsynth.recipes.work import Job, make_and_commit
-from tests.servers import FaultProxy, Faults, rclone_server
+from tests.servers import delayed_store
 
 POOL_BAR, S3_BAR = 0.9, 0.8
 RAY_NICENESS = 15
@@ -56,10 +56,10 @@ def with_ray(run: Prepared, corpus: Path) -> dict[str, float]:
     return {"whole": finished - start, "session_start": joined - start}
 
 
-def servers_cpu() -> float:
-    """CPU seconds that the S3 server and its proxy have taken."""
+def server_cpu() -> float:
+    """CPU seconds that the S3 server has taken."""
     own = [process for process in psutil.Process().children() if process.is_running()]
-    serving = [process for process in own if {"serve", "tests.fault_proxy"} & set(process.cmdline())]
+    serving = [process for process in own if "tests.delayed_store" in process.cmdline()]
     return sum(sum(process.cpu_times()[:2]) for process in serving)
 
 
@@ -76,23 +76,21 @@ def main() -> None:
     seconds: dict[str, list[dict[str, float]]] = defaultdict(list)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = stack.enter_context(rclone_server(folder / "s3"))
-        proxy = stack.enter_context(FaultProxy(server, Faults(delay_get_seconds=GET_DELAY_SECONDS)))
-        os.environ |= proxy.env
-        bucket = server.bucket("tiles")
-        tiles = folder / "s3" / "buckets" / "tiles"
+        tiles = folder / "s3" / "tiles"
+        tiles.mkdir(parents=True)
         cut_tiles(tiles, rows // args.reuse)
-        local, remote = prepared(tiles, str(tiles), rows), prepared(tiles, bucket, rows)
+        os.environ |= stack.enter_context(delayed_store(folder / "s3", GET_DELAY_SECONDS)).env
+        local, remote = prepared(tiles, str(tiles), rows), prepared(tiles, "s3://tiles", rows)
         for number in range(rounds):
             for name, make, run in (("pool", with_pool, local), ("ray", with_ray, local), ("ray-s3", with_ray, remote)):
                 corpus = folder / f"{name}-{number}"
-                before = servers_cpu()
-                seconds[name].append(make(run, corpus) | {"servers_cpu": servers_cpu() - before})
+                before = server_cpu()
+                seconds[name].append(make(run, corpus) | {"server_cpu": server_cpu() - before})
                 shutil.rmtree(corpus)
                 print(f"round {number + 1}, {name}: {rows / seconds[name][-1]['whole']:,.0f} tiles/s", flush=True)
     rates = {name: harness.summary([rows / run["whole"] for run in runs]) for name, runs in seconds.items()}
     starts = harness.summary([run["session_start"] for run in seconds["ray"]])
-    taken = harness.summary([run["servers_cpu"] for run in seconds["ray-s3"]])
+    taken = harness.summary([run["server_cpu"] for run in seconds["ray-s3"]])
     ratios = {
         "ray_over_pool": rates["ray"]["median"] / rates["pool"]["median"],
         "s3_over_local": rates["ray-s3"]["median"] / rates["ray"]["median"],
@@ -100,7 +98,7 @@ def main() -> None:
     print(f"ray / pool: {ratios['ray_over_pool']:.2f} (bar {POOL_BAR}), {starts['median']:.1f} s to start Ray")
     delay = f"{1000 * GET_DELAY_SECONDS:.0f} ms a GET"
     print(f"ray from S3 with {delay} / local: {ratios['s3_over_local']:.2f} (bar {S3_BAR})")
-    print(f"the server's and the proxy's own CPU in that run: {taken['median']:.0f} s")
+    print(f"the server's own CPU in that run: {taken['median']:.0f} s")
     harness.write(
         "engine",
         {
@@ -108,7 +106,7 @@ def main() -> None:
             "reuse": args.reuse,
             "tiles_a_second": rates,
             "session_start_seconds": starts,
-            "servers_cpu_seconds": taken,
+            "server_cpu_seconds": taken,
             "ratios": ratios,
             "bars": {"ray_over_pool": POOL_BAR, "s3_over_local": S3_BAR},
             "runs": dict(seconds),
