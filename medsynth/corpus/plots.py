@@ -1,23 +1,18 @@
 """Plots as inline SVG whose colours follow the page, so that one drawing serves light and dark."""
 
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-# Stand-ins, replaced by the page's own colours once the drawing is text.
-_INK, _ACCENT, _WARN, _FAINT = "#010203", "#010204", "#010205", "#010206"
-_COLOURS = {_INK: "currentColor", _ACCENT: "var(--accent)", _WARN: "var(--warn)", _FAINT: "var(--line)"}
-_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "medsynth"}
+from medsynth.inline_svg import ACCENT, FAINT, INK, WARN, inline
+
 _LONG_LABELS = 32
 _LABELS_ACROSS = 20
 _THINNEST_BAR = 80
@@ -40,31 +35,31 @@ def bars(labels: Sequence[str], asked: Sequence[int], delivered: Sequence[int]) 
     places = np.arange(len(labels))
     missing = np.maximum(np.asarray(asked) - np.asarray(delivered), 0)
     if lying:
-        axes.barh(places, delivered, 0.7, color=_ACCENT)
-        axes.barh(places, missing, 0.7, left=delivered, color="none", edgecolor=_WARN, hatch="////")
-        axes.vlines(asked, places - 0.42, places + 0.42, color=_INK, linewidth=1.4)
+        axes.barh(places, delivered, 0.7, color=ACCENT)
+        axes.barh(places, missing, 0.7, left=delivered, color="none", edgecolor=WARN, hatch="////")
+        axes.vlines(asked, places - 0.42, places + 0.42, color=INK, linewidth=1.4)
         axes.set_yticks(places, labels)
         axes.invert_yaxis()
-        axes.set_xlabel("rows", color=_INK)
+        axes.set_xlabel("rows", color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.grid(axis="x", color=_FAINT)
+        axes.grid(axis="x", color=FAINT)
     else:
-        axes.bar(places, delivered, 0.7, color=_ACCENT)
-        axes.bar(places, missing, 0.7, bottom=delivered, color="none", edgecolor=_WARN, hatch="////")
-        axes.hlines(asked, places - 0.42, places + 0.42, color=_INK, linewidth=1.4)
+        axes.bar(places, delivered, 0.7, color=ACCENT)
+        axes.bar(places, missing, 0.7, bottom=delivered, color="none", edgecolor=WARN, hatch="////")
+        axes.hlines(asked, places - 0.42, places + 0.42, color=INK, linewidth=1.4)
         step = -(-len(labels) // _LABELS_ACROSS)
         axes.set_xticks(places[::step], labels[::step])
-        axes.set_ylabel("rows", color=_INK)
+        axes.set_ylabel("rows", color=INK)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.grid(axis="y", color=_FAINT)
-    shown: list[Any] = [Patch(color=_ACCENT, label="delivered")]
-    shown.append(mpl.lines.Line2D([], [], color=_INK, linewidth=1.4, label="asked for"))
+        axes.grid(axis="y", color=FAINT)
+    shown: list[Any] = [Patch(color=ACCENT, label="delivered")]
+    shown.append(Line2D([], [], color=INK, linewidth=1.4, label="asked for"))
     if missing.any():
-        shown.append(Patch(facecolor="none", edgecolor=_WARN, hatch="////", label="missing"))
+        shown.append(Patch(facecolor="none", edgecolor=WARN, hatch="////", label="missing"))
     figure.legend(
-        handles=shown, loc="outside upper right", ncols=len(shown), frameon=False, labelcolor=_INK, handlelength=1.4
+        handles=shown, loc="outside upper right", ncols=len(shown), frameon=False, labelcolor=INK, handlelength=1.4
     )
-    return _svg(figure)
+    return inline(figure)
 
 
 def histogram(values: NDArray[np.float64], label: str, *, logarithmic: bool) -> str:
@@ -87,20 +82,20 @@ def histogram(values: NDArray[np.float64], label: str, *, logarithmic: bool) -> 
     if not logarithmic and (not len(steps) or steps.min() >= (high - low) / _THINNEST_BAR):
         # A table's radii, or whole numbers: a bar for each value says more than bins that share some.
         counts = [int((values == value).sum()) for value in distinct]
-        axes.bar(distinct, counts, width=0.7 * float(steps.min()) if len(steps) else 0.8, color=_ACCENT)
+        axes.bar(distinct, counts, width=0.7 * float(steps.min()) if len(steps) else 0.8, color=ACCENT)
         if low == high:
             axes.set_xlim(low - 1, high + 1)
     else:
         edges = np.geomspace(low, high, 31) if logarithmic else np.linspace(low, high, 31)
-        axes.hist(values, bins=edges.tolist(), color=_ACCENT, rwidth=0.9)
+        axes.hist(values, bins=edges.tolist(), color=ACCENT, rwidth=0.9)
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(label, color=_INK)
-    axes.set_ylabel("rows", color=_INK)
+    axes.set_xlabel(label, color=INK)
+    axes.set_ylabel("rows", color=INK)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.grid(axis="y", color=_FAINT)
-    return _svg(figure)
+    axes.grid(axis="y", color=FAINT)
+    return inline(figure)
 
 
 def scatter(asked: NDArray[np.float64], measured: NDArray[np.float64], label: str) -> str:
@@ -117,12 +112,12 @@ def scatter(asked: NDArray[np.float64], measured: NDArray[np.float64], label: st
     figure = Figure(figsize=(4.6, 3.4))
     axes = _axes(figure)
     ends = [float(min(asked.min(), measured.min())), float(max(asked.max(), measured.max()))]
-    axes.plot(ends, ends, color=_INK, linewidth=1)
-    axes.plot(asked, measured, ".", color=_ACCENT, markersize=4, alpha=0.6)
-    axes.set_xlabel(f"asked for: {label}", color=_INK)
-    axes.set_ylabel(f"measured: {label}", color=_INK)
-    axes.grid(color=_FAINT)
-    return _svg(figure)
+    axes.plot(ends, ends, color=INK, linewidth=1)
+    axes.plot(asked, measured, ".", color=ACCENT, markersize=4, alpha=0.6)
+    axes.set_xlabel(f"asked for: {label}", color=INK)
+    axes.set_ylabel(f"measured: {label}", color=INK)
+    axes.grid(color=FAINT)
+    return inline(figure)
 
 
 def _axes(figure: Figure) -> Axes:
@@ -130,26 +125,8 @@ def _axes(figure: Figure) -> Axes:
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, length=2.5, color=_FAINT)
+    axes.tick_params(colors=INK, length=2.5, color=FAINT)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
-        spine.set_color(_FAINT)
+        spine.set_color(FAINT)
     return axes
-
-
-def _svg(figure: Figure) -> str:
-    sink = io.StringIO()
-    with mpl.rc_context(_STYLE):
-        FigureCanvasSVG(figure).print_svg(sink, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
-    text = sink.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
-    # Size by the page; the view box keeps the proportions. The figure's own background goes.
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) xmlns(:xlink)?="[^"]*"', r"\1", text)
-    text = re.sub(r'<g id="patch_1">.*?</g>', "", text, count=1, flags=re.DOTALL)
-    text = text.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
-    for colour, own in _COLOURS.items():
-        text = text.replace(colour, own)
-    return text
