@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from tests import cluster
+
 REPO = Path(__file__).resolve().parent.parent
 
 SPEC: dict[str, Any] = {
@@ -40,12 +42,27 @@ def run_job(
     return subprocess.run(
         command(name, *args),
         cwd=cwd,
-        env={**own_env(), **(env or {})},
+        env=_env(args, env),
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
     )
+
+
+def start_job(
+    name: str, *args: object, env: dict[str, str] | None = None, output: int = subprocess.DEVNULL
+) -> subprocess.Popen[str]:
+    """Start a job that something is to happen to."""
+    return subprocess.Popen(
+        command(name, *args), cwd=REPO, env=_env(args, env), stdout=output, stderr=output, text=True
+    )
+
+
+def _env(args: tuple[object, ...], more: dict[str, str] | None) -> dict[str, str]:
+    # On the cluster of the tests; a job that is told its number of workers starts its own.
+    where = {} if "--workers" in args else {"RAY_ADDRESS": cluster.address()}
+    return {**own_env(), **where, **(more or {})}
 
 
 def write_spec(path: Path, **changes: Any) -> Path:

@@ -18,6 +18,7 @@ from tests.servers import free_port
 
 @pytest.mark.slow
 def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None:
+    others = set(psutil.Process().children(recursive=True))
     with session(1):
         assert ray.cluster_resources()["CPU"] == 1
         with session():  # inside another, it is the same one
@@ -33,7 +34,8 @@ def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None
         deaf: list[psutil.Process] = []
         while not deaf:
             time.sleep(0.05)
-            below = [one for one in psutil.Process().children(recursive=True) if one.name().startswith("ray::")]
+            mine = set(psutil.Process().children(recursive=True)) - others
+            below = [one for one in mine if one.name().startswith("ray::")]
             deaf = [one for one in below if one.status() == psutil.STATUS_STOPPED]
     assert not ray.is_initialized()
     assert not [one for one in below if one.is_running()]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import command, digests, run_job, write_spec
+from tests.jobs import digests, run_job, start_job, write_spec
 
 pytestmark = pytest.mark.slow
 
 
 def test_same_bytes_with_one_worker_and_after_a_kill(corpus: Path, tmp_path: Path) -> None:
     args = ("generate", "--spec", corpus.parent / "spec.yaml", "--out", tmp_path / "out", "--workers", "1")
-    running = subprocess.Popen(command(*args), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = start_job(*args)
     data = tmp_path / "out" / "data"
     while running.poll() is None and len(list(data.glob("*.parquet")) if data.is_dir() else []) < 3:
         time.sleep(0.01)
@@ -32,7 +32,7 @@ def test_ctrl_c_leaves_a_resumable_corpus(tmp_path: Path) -> None:
     balance = {"axes": {"focus_class": {"from": 0, "to": 29}}, "per_subgroup": 40, "max_reuse": 1000}
     spec = write_spec(tmp_path / "spec.yaml", balance=balance)
     args = ("generate", "--spec", spec, "--out", tmp_path / "out")
-    running = subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = start_job(*args, output=subprocess.PIPE)
     data = tmp_path / "out" / "data"
     while running.poll() is None and not (data.is_dir() and list(data.glob("*.parquet"))):
         time.sleep(0.01)

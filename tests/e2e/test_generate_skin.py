@@ -1,7 +1,6 @@
 """A skin corpus as a user makes it: interrupted, gone on with, verified, and the same to the byte as without Ray."""
 
 import signal
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,7 @@ import yaml
 
 from medsynth.verify import verify
 from tests import skin_model
-from tests.jobs import command, digests, rows_of, run_job
+from tests.jobs import digests, rows_of, run_job, start_job
 from tests.recipes.test_skin import make, run
 
 pytestmark = pytest.mark.slow
@@ -26,7 +25,7 @@ def test_a_killed_run_goes_on_and_gives_the_bytes_of_one_without_ray(tmp_path: P
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(order, sort_keys=False))
     args = ("generate", "--spec", spec, "--out", tmp_path / "out", "--workers")
-    running = subprocess.Popen(command(*args, "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = start_job(*args, "1")
     data = tmp_path / "out" / "data"
     while running.poll() is None and not list(data.glob("*.parquet")):
         time.sleep(0.01)

@@ -15,9 +15,9 @@ import pytest
 from medsynth import storage
 from medsynth.catalog import table, tiles
 from medsynth.distributed import indexing
-from medsynth.distributed.session import session
 from medsynth.errors import CatalogError, UserError
 from medsynth.spec import Index, Spec
+from tests import cluster
 from tests.bad_inputs import BAD, ODD, encoded, picture
 from tests.jobs import REPO, SPEC, run_job
 from tests.servers import S3Server
@@ -27,7 +27,7 @@ FILES = {**{name: data for name, (data, _) in BAD.items()}, **ODD}
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_session() -> Iterator[None]:
-    with session(2):
+    with cluster.joined():
         yield
 
 
@@ -177,7 +177,7 @@ from medsynth.distributed import indexing
 from medsynth.distributed.session import session
 from medsynth.spec import Index
 indexing._BATCH_UNITS, indexing._WAVE_BATCHES = 2, 2
-with session(1):
+with session():
     indexing.index(sys.argv[1], Index(), sys.argv[2], progress=lambda done, total, *, fresh: time.sleep(0.2))
 """
 

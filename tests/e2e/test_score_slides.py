@@ -16,11 +16,11 @@ import pytest
 from medsynth import storage
 from medsynth.catalog import slides
 from medsynth.distributed import scoring
-from medsynth.distributed.session import session
 from medsynth.errors import ScoringError
 from medsynth.focus import stages
 from medsynth.focus.heatmap import Grades, HeatMap
 from medsynth.focus.model import FocusModel
+from tests import cluster
 from tests.jobs import REPO, run_job
 from tests.servers import S3Server
 from tests.slides import RADII, network, on_glass, stained, write_huge, write_tiff
@@ -30,7 +30,7 @@ GOOD = on_glass(1100, 900, (90, 130, 800, 600))
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_session() -> Iterator[None]:
-    with session(2):
+    with cluster.joined():
         yield
 
 
@@ -237,7 +237,7 @@ from medsynth.distributed.session import session
 from medsynth.focus import stages
 from medsynth.focus.heatmap import Grades
 from medsynth.focus.model import FocusModel
-with session(1):
+with session():
     settings = stages.Settings(sys.argv[2], 32, None, Grades(), ("geojson",))
     scoring._WAVE = 1
     wait = lambda one: time.sleep(0.5 if one.stage == "bands" else 0)

@@ -2,7 +2,6 @@
 
 import csv
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import skimage
 from tensorboardX.proto import event_pb2
 
 from medsynth.focus.model import FocusModel
-from tests.jobs import command, own_env, run_job
+from tests.jobs import run_job, start_job
 
 IHC = Path(skimage.__file__).parent / "data" / "ihc.png"
 
@@ -76,8 +75,7 @@ def test_killed_in_the_middle_the_same_command_ends_with_the_same_bytes(
     images: Path, trained: Path, tmp_path: Path
 ) -> None:
     args = ("train_focus", "--source", images, "--out", tmp_path / "out", "--preset", "smoke")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = subprocess.Popen(command(*args), env=own_env(), **quiet)
+    running = start_job(*args)
     curve = tmp_path / "out" / "metrics.csv"
     while running.poll() is None and not (curve.exists() and len(rows(tmp_path / "out")) >= 4):
         time.sleep(0.01)

@@ -3,7 +3,6 @@
 import csv
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from medsynth.distributed import runs
 from medsynth.skin import run as skin
 from medsynth.skin import samples
 from medsynth.skin.model import Request, SkinModel
-from tests.jobs import assert_one_line, command, own_env, run_job
+from tests.jobs import assert_one_line, run_job, start_job
 from tests.skin.photos import change_row, write_photos
 
 FLAGS = ("--preset", "smoke", "--seed", "3", "--attribution", "Someone, CC BY 4.0")
@@ -42,8 +41,7 @@ def undisturbed(table: str, out: Path) -> tuple[list[dict[str, float]], dict[str
 def test_killed_in_the_middle_the_same_command_ends_as_an_undisturbed_training(table: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     args = ("train_gan", "--pairs", table, "--out", out, *FLAGS)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = subprocess.Popen(command(*args), env=own_env(), **quiet)
+    running = start_job(*args)
     while running.poll() is None and not (out / "checkpoints" / "last.safetensors").exists():
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)

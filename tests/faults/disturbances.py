@@ -12,7 +12,7 @@ import psutil
 import skimage
 from ray.cluster_utils import Cluster
 
-from tests.jobs import REPO, command, digests, own_env, run_job, write_spec
+from tests.jobs import digests, run_job, start_job, write_spec
 from tests.servers import FaultProxy, Faults, S3Server, moto_server
 
 FAULTS = Faults(fail_share=0.1, delay_share=0.1, delay_seconds=0.5, seed=1)
@@ -104,7 +104,7 @@ def faulty_server(folder: Path, shards: int) -> dict[str, Any]:
         image = Path(skimage.__file__).parent / "data" / "ihc.png"
         server.client().upload_file(str(image), name, "tiles/ihc.png")
         spec = specification(folder / "s3.yaml", shards, source=f"{bucket}/tiles")
-        make(spec, f"{bucket}/plain", "--workers", "1", env=server.env)
+        make(spec, f"{bucket}/plain", env=server.env)
         make(spec, f"{bucket}/faulty", env=proxy.env)
         identical = _objects(server, name, "plain/") == _objects(server, name, "faulty/")
         return {"identical": identical, "requests": proxy.counts()}
@@ -125,7 +125,6 @@ def _committed(out: Path) -> int:
     return len(list((out / "data").glob("*.parquet"))) if (out / "data").is_dir() else 0
 
 
-def _start(spec: Path, out: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    line = command("generate", "--spec", spec, "--out", out)
-    nowhere = subprocess.DEVNULL
-    return subprocess.Popen(line, cwd=REPO, env={**own_env(), **(env or {})}, stdout=nowhere, stderr=nowhere)
+def _start(spec: Path, out: Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    own = () if env else ("--workers", "2")  # a cluster of its own, which may be killed with it
+    return start_job("generate", "--spec", spec, "--out", out, *own, env=env)

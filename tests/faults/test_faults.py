@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 def test_killed_workers_change_nothing(tmp_path: Path) -> None:
     spec = specification(tmp_path / "spec.yaml", 40)
-    make(spec, tmp_path / "plain", "--workers", "1")
+    make(spec, tmp_path / "plain")
     told = killed_workers(spec, tmp_path / "disturbed", 1.0, 3, random.Random(1))
     assert told["kills"] >= 1
     assert data_digests(tmp_path / "disturbed") == data_digests(tmp_path / "plain")

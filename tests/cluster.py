@@ -1,0 +1,65 @@
+"""A Ray cluster that the jobs of one pytest process join: starting one costs more than most of them do.
+
+It runs in a process of its own, which ends, and takes the cluster with it, when its standard input does: so it does
+also where pytest is killed.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import pytest
+import ray
+
+from medsynth.distributed.session import session
+
+CPUS = 2
+
+_REPO = Path(__file__).resolve().parent.parent
+
+
+@cache
+def address() -> str:
+    """Where this process's cluster answers; it is started by the first call."""
+    # Its input is this process's end of a pipe, which closes with this process, however that ends.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster"],
+        cwd=_REPO,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    _KEPT.append(process)
+    assert process.stdout is not None
+    found = process.stdout.readline().strip()
+    if not found:
+        raise RuntimeError("the cluster of the tests did not start; run: python -m tests.cluster")
+    return found
+
+
+_KEPT: list[subprocess.Popen[str]] = []
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """A session of this process on its cluster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", address())
+        with session():
+            yield
+
+
+def _serve() -> None:
+    with session(CPUS):
+        print(ray.get_runtime_context().gcs_address, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    _serve()
