@@ -17,8 +17,6 @@ import ray
 
 from medsynth.distributed.session import session
 
-CPUS = 2
-
 _REPO = Path(__file__).resolve().parent.parent
 
 
@@ -56,7 +54,7 @@ def joined() -> Iterator[None]:
 
 
 def _serve() -> None:
-    with session(CPUS):
+    with session(1):  # a processor for each of two pytest processes
         print(ray.get_runtime_context().gcs_address, flush=True)
         sys.stdin.read()
 

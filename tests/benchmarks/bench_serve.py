@@ -1,7 +1,8 @@
-"""The service under load, against the bare model in the same run; figures go to bench-out/serve.json.
+"""The service under load, against the bare models in the same run; figures go to bench-out/serve.json.
 
-Saturation, latency at half of it, four times what it can take, a killed replica, and 2,000 malformed requests with the
-memory of all of its processes. Clients are threads of one process on the same machine, and take part of its time.
+For the scorer and for the generator: saturation, latency at half of it, four times what it can take, and a killed
+replica; then 2,000 malformed requests with the memory of all of the service's processes. Clients are threads of one
+process on the same machine, and take part of its time.
 
 Run: PYTHONPATH=. python tests/benchmarks/bench_serve.py [seconds of each part, 10; of the overload six times that]
 """
@@ -9,12 +10,12 @@ Run: PYTHONPATH=. python tests/benchmarks/bench_serve.py [seconds of each part, 
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,77 +30,109 @@ from ray import serve
 from medsynth import images
 from medsynth.distributed.session import session
 from medsynth.focus.model import FocusModel
+from medsynth.recipes import photo, processor
+from medsynth.skin.model import SkinModel
 from serve.app import app
 from serve.client import Client, ServiceError
+from serve.generator import Artist
+from serve.wire import Asked
 from tests.benchmarks import harness
+from tests.benchmarks.service_load import Ask, Load, at_random, latencies, of_one_server, steady, told
 from tests.serve.local import encoded
-from tests.slides import network, stained
+from tests.servers import free_port
+from tests.slides import stained
 
 TILES_A_REQUEST = 16
 SIDE = 512
+PICTURES_A_REQUEST = 8
 
 
-class Load:
-    """Threads that ask, each at its own pace, until they are stopped."""
+@dataclass(frozen=True)
+class Work:
+    """What is asked of a model, through the service and without it."""
 
-    def __init__(self, address: str, tiles: list[bytes], threads: int, pause: float = 0.0) -> None:
-        self.seconds: list[float] = []
-        self.radii: set[tuple[float, ...]] = set()
-        self.refused: Counter[int] = Counter()
-        self.without_retry_after = 0
-        self.failed_at: list[float] = []
-        self.answered_at: list[float] = []
-        self._address, self._tiles, self._pause = address, tiles, pause
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(at,)) for at in range(threads)]
-
-    def run(self, seconds: float) -> "Load":
-        """For so long."""
-        self.start()
-        time.sleep(seconds)
-        return self.end()
-
-    def start(self) -> None:
-        self.started = time.monotonic()
-        for one in self._threads:
-            one.start()
-
-    def end(self) -> "Load":
-        self._stop.set()
-        self.lasted = time.monotonic() - self.started
-        for one in self._threads:
-            one.join()
-        return self
-
-    def _ask(self, place: int) -> None:
-        client, drawn = Client(self._address, attempts=1), random.Random(place)
-        while not self._stop.is_set():
-            if self._pause:
-                self._stop.wait(drawn.expovariate(1 / self._pause))
-            started = time.monotonic()
-            try:
-                found = client.scores(self._tiles, 0.25)
-                self.seconds.append(time.monotonic() - started)
-                self.answered_at.append(time.monotonic())
-                self.radii.add(tuple(one.radius_px for one in found))
-            except ServiceError as error:
-                self.refused[error.status] += 1
-                self.failed_at.append(time.monotonic())
-                self.without_retry_after += error.status in (429, 503) and "retry_after" not in error.problem
-                self._stop.wait(0.05)
+    deployment: str
+    many: Ask
+    """A request of a batch's worth."""
+    images: int
+    """In it."""
+    one: Ask
+    """A request of one image."""
+    bare: Callable[[], object]
+    """The model alone, over a batch."""
+    bare_many: Callable[[], object]
+    """All that the service does for :attr:`many`, but in a loop."""
+    bare_one: Callable[[], object]
+    """All that the service does for :attr:`one`."""
+    clients: int
+    """That keep the service busy with :attr:`many`."""
+    clients_of_one: int
 
 
-def bare(model: FocusModel, tiles: list[bytes], seconds: float, *, decoding: bool) -> tuple[float, list[float]]:
-    """Tiles a second of the model in a loop, and the latency of each request's worth of tiles."""
+def scorer() -> Work:
+    """The focus network, which judges one image after another."""
+    model = FocusModel.load()
+    tiles = [encoded(stained(SIDE, SIDE, n), "JPEG", quality=85) for n in range(TILES_A_REQUEST)]
     pixels = [images.decode(tile) for tile in tiles]
+
+    def asked(tiles: list[bytes]) -> Ask:
+        return lambda client: tuple(one.radius_px for one in client.scores(tiles, 0.25))
+
+    return Work(
+        "FocusScorer",
+        asked(tiles),
+        len(tiles),
+        asked(tiles[:1]),
+        lambda: [model.score(one, 0.25) for one in pixels],
+        lambda: [model.score(images.decode(one), 0.25) for one in tiles],
+        lambda: model.score(images.decode(tiles[0]), 0.25),
+        4,
+        16,
+    )
+
+
+def generator() -> Work:
+    """The skin generator, which draws eight pictures at once, or one at the cost of eight."""
+    model = SkinModel.load()
+    artist, condition = Artist(model), model.conditions[0]
+    plan = [photo.request(model, condition, 3, None, seed) for seed in range(PICTURES_A_REQUEST)]
+    wanted = Asked(condition, fitzpatrick=3)
+
+    def drawn(count: int) -> Ask:
+        return lambda client: tuple(
+            one.data for one in client.skin_images(condition, count, fitzpatrick="III", seed=0, format="jpeg")
+        )
+
+    def bare() -> object:
+        with processor.settled():
+            return model.draw(plan, list(range(PICTURES_A_REQUEST)))
+
+    def whole(count: int) -> object:
+        ones = [(one, seed) for seed, one in enumerate(artist.requests(wanted, range(count)))]
+        return [artist.finish(wanted, one, made) for one, made in zip(ones, artist.draw(ones), strict=True)]
+
+    return Work(
+        "SkinGenerator",
+        drawn(PICTURES_A_REQUEST),
+        PICTURES_A_REQUEST,
+        drawn(1),
+        bare,
+        lambda: whole(PICTURES_A_REQUEST),
+        lambda: whole(1),
+        3,
+        16,
+    )
+
+
+def loop(act: Callable[[], object], seconds: float) -> list[float]:
+    """Seconds of each call, over and over."""
     took: list[float] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         started = time.monotonic()
-        for one in [images.decode(tile) for tile in tiles] if decoding else pixels:
-            model.score(one, 0.25)
+        act()
         took.append(time.monotonic() - started)
-    return len(tiles) * len(took) / sum(took), took
+    return took
 
 
 def memory() -> float:
@@ -113,62 +146,79 @@ def pid_of(deployment: str) -> int:
     return next(one.pid for one in psutil.Process().children(recursive=True) if title in " ".join(one.cmdline()))
 
 
-def half_load(address: str, tiles: list[bytes], rate: float, latency: float, seconds: float) -> dict[str, Any]:
-    """Latencies where requests come at random, half as many as can be answered."""
-    threads = 8
-    found = Load(address, tiles, threads, pause=max(0.0, threads / (rate / 2) - latency)).run(seconds)
-    p50, p99 = np.percentile(found.seconds, [50, 99])
+def saturation(address: str, work: Work, seconds: float) -> dict[str, Any]:
+    """The service and the bare model in turns, as the machine's speed changes."""
+    rates = []
+    for _ in range(3):
+        model = work.images / np.median(loop(work.bare, seconds / 3))
+        whole = work.images / np.median(loop(work.bare_many, seconds / 3))
+        load = Load(address, work.many, work.clients).run(seconds)
+        rates.append((model, whole, work.images * load.rate))
+    model, whole, served = (float(np.median(one)) for one in zip(*rates, strict=True))
     return {
-        "requests_per_second": len(found.seconds) / found.lasted,
-        "p50_ms": 1e3 * p50,
-        "p99_ms": 1e3 * p99,
-        "bare_ms": 1e3 * latency,
-        "p99_over_bare": p99 / latency,
-        "refused": dict(found.refused),
+        "images_a_request": work.images,
+        "bare_images_per_second": model,
+        "bare_with_files": whole,
+        "served_images_per_second": served,
+        "served_over_bare": float(np.median([one[2] / one[0] for one in rates])),
+        "served_over_bare_with_files": float(np.median([one[2] / one[1] for one in rates])),
     }
 
 
-def overload(address: str, tiles: list[bytes], threads: int, seconds: float) -> dict[str, Any]:
+def half_load(address: str, ask: Ask, clients: int, bare: Callable[[], object], seconds: float) -> dict[str, Any]:
+    """Latencies where half as many requests come as can be answered: evenly, and at random."""
+    one = float(np.median(loop(bare, seconds / 3)))
+    rate = Load(address, ask, clients).run(seconds).rate / 2
+    found: dict[str, Any] = {"requests_per_second": rate, "bare_ms": 1e3 * one}
+    for name, times in (("evenly", steady(rate, 2 * seconds)), ("at_random", at_random(rate, 2 * seconds))):
+        took, refused = latencies(address, ask, times)
+        found[name] = {**told(took, one), "refused": dict(refused)}
+        if name == "at_random":
+            found[name]["p99_over_bare_of_an_ideal_server"] = told(of_one_server(times, one), one)["p99_over_bare"]
+    return found
+
+
+def overload(address: str, ask: Ask, count: int, clients: int, seconds: float) -> dict[str, Any]:
     """Four times as many clients as saturate it."""
     before, samples = memory(), []
-    load = Load(address, tiles, threads)
+    load = Load(address, ask, clients)
     load.start()
     while time.monotonic() - load.started < seconds:
         time.sleep(seconds / 10)
         samples.append(memory())
     load.end()
     ended = time.monotonic()
-    after = Load(address, tiles, 4).run(3)
+    after = Load(address, ask, max(1, clients // 4)).run(5)
     return {
-        "clients": threads,
+        "clients": clients,
         "seconds": load.lasted,
-        "tiles_per_second": len(tiles) * len(load.seconds) / load.lasted,
+        "images_per_second": count * load.rate,
         "refused": dict(load.refused),
         "without_retry_after": load.without_retry_after,
-        "different_answers": len(load.radii),
+        "different_answers": len(load.answers),
         "memory_mib": {"before": before, "while": samples},
         "after": {
             "first_answer_s": min(after.answered_at) - ended,
-            "tiles_per_second": len(tiles) * len(after.seconds) / after.lasted,
+            "images_per_second": count * after.rate,
             "refused": dict(after.refused),
         },
     }
 
 
-def killed(address: str, tiles: list[bytes], seconds: float) -> dict[str, Any]:
-    """A scorer's replica dies under load."""
-    load = Load(address, tiles, 4)
+def killed(address: str, work: Work, seconds: float) -> dict[str, Any]:
+    """A model's replica dies under load."""
+    load = Load(address, work.many, work.clients)
     load.start()
     time.sleep(seconds / 4)
     at = time.monotonic()
-    os.kill(pid_of("FocusScorer"), signal.SIGKILL)
+    os.kill(pid_of(work.deployment), signal.SIGKILL)
     time.sleep(seconds)
     load.end()
     later = [when - at for when in load.answered_at if when > at]
     gaps = np.diff(sorted([0.0, *later]))
     return {
         "refused": dict(load.refused),
-        "different_answers": len(load.radii),
+        "different_answers": len(load.answers),
         "longest_gap_s": float(gaps.max()) if len(gaps) else None,
         "answers_after": len(later),
     }
@@ -190,6 +240,8 @@ def malformed(address: str, tile: bytes, count: int) -> dict[str, Any]:
                 client.start_slide(str(bytes(data[:40])), 0.25)
             elif place % 7 == 0:
                 client.heat_map(bytes(data), 0.25)
+            elif place % 11 == 0:
+                client.skin_images_from_map(bytes(data))
             else:
                 client.score(bytes(data), 0.25)
             answers[200] += 1
@@ -200,53 +252,29 @@ def malformed(address: str, tile: bytes, count: int) -> dict[str, Any]:
 
 def main(seconds: float) -> None:
     torch.set_num_threads(1)
-    folder = Path(tempfile.mkdtemp(prefix="medsynth-bench-"))
-    model = network(None)  # of the shipped one's size; what it says does not matter here
-    model.save(str(folder / "w.safetensors"))
-    tiles = [encoded(stained(SIDE, SIDE, n), "JPEG", quality=85) for n in range(TILES_A_REQUEST)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address, results = f"http://127.0.0.1:{port}", {}
-    bare(model, tiles, 1, decoding=True)
+    results: dict[str, Any] = {}
+
+    def tell(part: str, name: str, found: dict[str, Any]) -> None:
+        print(part, name, found, flush=True)
+        results.setdefault(part, {})[name] = found
+
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
     with session(os.cpu_count()):
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        serve.run(app({"focus_weights": str(folder / "w.safetensors")}), name="medsynth", route_prefix="/")
-        Load(address, tiles, 2).run(2)
-        rates = []
-        for _ in range(3):  # in turns, as the machine's speed changes
-            loop, _ = bare(model, tiles, seconds / 3, decoding=False)
-            whole, took = bare(model, tiles, seconds / 3, decoding=True)
-            load = Load(address, tiles, 4).run(seconds / 3)
-            rates.append((loop, whole, len(tiles) * len(load.seconds) / load.lasted, float(np.median(took))))
-        loop, whole, served, latency = (float(np.median(one)) for one in zip(*rates, strict=True))
-        results["saturation"] = {
-            "tile": f"{SIDE}x{SIDE} JPEG, {TILES_A_REQUEST} a request",
-            "bare_tiles_per_second": loop,
-            "bare_with_decoding": whole,
-            "served_tiles_per_second": served,
-            "served_over_bare": served / loop,
-            "served_over_bare_with_decoding": served / whole,
-        }
-        print(results["saturation"])
-        results["half_load"] = half_load(address, tiles, served / len(tiles), latency, seconds)
-        print(results["half_load"])
-        _, one = bare(model, tiles[:1], seconds / 3, decoding=True)
-        single = Load(address, tiles[:1], 4).run(seconds / 3)
-        rate = len(single.seconds) / single.lasted
-        results["single_tiles"] = {
-            "served_tiles_per_second": rate,
-            "half_load": half_load(address, tiles[:1], rate, float(np.median(one)), seconds / 2),
-        }
-        print(results["single_tiles"])
-        results["overload"] = overload(address, tiles, 16, 6 * seconds)
-        print(results["overload"])
-        results["overload_single_tiles"] = overload(address, tiles[:1], 128, seconds)
-        print(results["overload_single_tiles"])
-        results["malformed"] = malformed(address, encoded(stained(160, 160)), 2000)
-        print(results["malformed"])
-        results["killed"] = killed(address, tiles, max(15.0, seconds))
-        print(results["killed"])
+        serve.run(app({}), name="medsynth", route_prefix="/")
+        for name, work in (("scorer", scorer()), ("generator", generator())):
+            for act in (work.bare, work.bare_many, work.bare_one):
+                act()  # compiles
+            Load(address, work.many, 2).run(2)
+            tell(name, "saturation", saturation(address, work, seconds))
+            several = half_load(address, work.many, work.clients, work.bare_many, seconds)
+            tell(name, "half_load", several)
+            tell(name, "half_load_of_one", half_load(address, work.one, work.clients_of_one, work.bare_one, seconds))
+            tell(name, "overload", overload(address, work.many, work.images, 4 * work.clients, 6 * seconds))
+            tell(name, "overload_of_one", overload(address, work.one, 1, 128, seconds))
+            tell(name, "killed", killed(address, work, max(15.0, seconds)))
+        tell("rubbish", "malformed", malformed(address, encoded(stained(160, 160)), 2000))
         serve.shutdown()
     harness.write("serve", results, Path("bench-out"))
 

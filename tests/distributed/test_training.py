@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from ray import cloudpickle
 
 from medsynth.distributed import runs
+from medsynth.distributed.session import session
 from medsynth.distributed.training import Progress, means, processors, shares, train
 from medsynth.errors import TrainingError, UserError
-from tests import cluster
 from tests.distributed import toys
 from tests.distributed.toys import Line, ToyJob
 
@@ -20,7 +20,7 @@ from tests.distributed.toys import Line, ToyJob
 @pytest.fixture
 def _session() -> Iterator[None]:
     cloudpickle.register_pickle_by_value(toys)  # the workers cannot import the tests
-    with cluster.joined():
+    with session(2):
         yield
     cloudpickle.unregister_pickle_by_value(toys)
 

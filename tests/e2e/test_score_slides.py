@@ -16,11 +16,11 @@ import pytest
 from medsynth import storage
 from medsynth.catalog import slides
 from medsynth.distributed import scoring
+from medsynth.distributed.session import session
 from medsynth.errors import ScoringError
 from medsynth.focus import stages
 from medsynth.focus.heatmap import Grades, HeatMap
 from medsynth.focus.model import FocusModel
-from tests import cluster
 from tests.jobs import REPO, run_job
 from tests.servers import S3Server
 from tests.slides import RADII, network, on_glass, stained, write_huge, write_tiff
@@ -30,7 +30,7 @@ GOOD = on_glass(1100, 900, (90, 130, 800, 600))
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_session() -> Iterator[None]:
-    with cluster.joined():
+    with session(2):
         yield
 
 

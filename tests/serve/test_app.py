@@ -16,11 +16,15 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
 
 from medsynth.distributed.session import session
 from medsynth.focus.model import FocusModel
 from medsynth.skin.model import SkinModel
+from serve import config
 from serve.app import app
 from serve.client import Client, ServiceError
 from serve.generator import Artist
@@ -31,6 +35,9 @@ from tests.slides import network, on_glass, stained, write_tiff
 
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-of-16-letters"
+# How busy the replicas are is told more often than each ten seconds, or the test of scaling would take minutes.
+_TOLD = {f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5" for who in ("HANDLE", "REPLICA")}
+SET = {"MEDSYNTH_API_TOKENS": TOKEN, **_TOLD}
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,13 @@ class Service:
     def client(self, **options: Any) -> Client:
         return Client(self.address, TOKEN, **options)
 
-    def deploy(self, weights: str = "a.safetensors") -> None:
+    def args(self, weights: str = "a.safetensors") -> dict[str, Any]:
         slides = {"sources": [str(self.folder / "slides")], "jobs": str(self.folder / "jobs")}
         skin = str(self.folder / "skin.safetensors")
-        args = {"focus_weights": str(self.folder / weights), "skin_weights": skin, "slides": slides}
-        serve.run(app(args), name="medsynth", route_prefix="/")
+        return {"focus_weights": str(self.folder / weights), "skin_weights": skin, "slides": slides}
+
+    def deploy(self, weights: str = "a.safetensors") -> None:
+        serve.run(app(self.args(weights)), name="medsynth", route_prefix="/")
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +69,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    os.environ["MEDSYNTH_API_TOKENS"] = TOKEN
+    os.environ |= SET
     try:
-        with session(3):
+        with session(4):
             serve.start(http_options={"host": "127.0.0.1", "port": port})
             found = Service(f"http://127.0.0.1:{port}", folder, model)
             found.deploy()
             yield found
             serve.shutdown()
     finally:
-        del os.environ["MEDSYNTH_API_TOKENS"]
+        for name in SET:
+            del os.environ[name]
 
 
 @dataclass
@@ -259,6 +269,37 @@ def test_a_new_version_rolls_out_without_a_lost_request(service: Service, tile_b
     assert len(set(load.versions)) == 2
     assert load.versions[0] == service.model.sha256
     assert load.versions[-1] != service.model.sha256
+
+
+def test_the_clusters_configuration_scales_up_under_load_and_down_after_it(service: Service, tile_bytes: bytes) -> None:
+    found = yaml.safe_load(config.DEFAULT.read_text())
+    (application,) = found["applications"]
+    application["args"] = service.args()
+    quick = {"max_replicas": 2, "look_back_period_s": 1, "upscale_delay_s": 0.5, "downscale_delay_s": 1}
+    for deployment in application["deployments"]:
+        deployment.get("autoscaling_config", {}).update(quick)
+        if deployment["name"] == "FocusScorer":
+            deployment["autoscaling_config"]["target_ongoing_requests"] = 2
+    client = _get_global_client()
+    assert client is not None
+    client.deploy_apps(ServeDeploySchema.model_validate(found), _blocking=True)  # what `serve deploy` comes to
+    assert scorers(1), "one where nobody asks"
+    with Load(service, tile_bytes, 12) as load:
+        assert scorers(2), "a second one under load"
+    assert scorers(1), "one again after it"
+    assert not load.errors, str(load.errors[0])
+    assert len(load.radii) == 1
+
+
+def scorers(wanted: int) -> bool:
+    """Whether so many replicas of the scorer run, soon."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = serve.status().applications["medsynth"].deployments["FocusScorer"].replica_states
+        if found == {"RUNNING": wanted}:
+            return True
+        time.sleep(0.2)
+    return False
 
 
 @pytest.fixture(scope="module")
