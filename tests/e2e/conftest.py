@@ -3,16 +3,21 @@
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.jobs import run_job, write_spec
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    spec = write_spec(folder / "spec.yaml")
-    done = run_job("generate", "--spec", spec, "--out", folder / "out")
-    assert done.returncode == 0, done.stderr
-    assert "120 rows, 8 shards" in done.stdout
-    assert "report.html" in done.stdout
+def corpus(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Made by the first of all pytest processes that wants it; nobody changes it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "corpus"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "out" / "report.html").exists():
+            folder.mkdir(exist_ok=True)
+            done = run_job("generate", "--spec", write_spec(folder / "spec.yaml"), "--out", folder / "out")
+            assert done.returncode == 0, done.stderr
+            assert "120 rows, 8 shards" in done.stdout
+            assert "report.html" in done.stdout
     return folder / "out"
