@@ -23,7 +23,12 @@ _SHIPPED_SKIN = "package://medsynth/weights/skin.safetensors"
 
 # On a laptop; serve/config.yaml says how it is on a cluster, and why.
 _QUIET = {"enable_access_log": False}  # the ingress logs each request itself
-_DRAIN = {"graceful_shutdown_wait_loop_s": 1.0, "graceful_shutdown_timeout_s": 30.0}
+_LIFE = {
+    "graceful_shutdown_wait_loop_s": 1.0,
+    "graceful_shutdown_timeout_s": 30.0,
+    "health_check_period_s": 1.0,
+    "health_check_timeout_s": 30.0,
+}
 _GATHERER: dict[str, Any] = {
     "max_ongoing_requests": 256,
     "ray_actor_options": {"num_cpus": 0},
@@ -32,20 +37,20 @@ _GATHERER: dict[str, Any] = {
 _FOCUS: dict[str, Any] = {
     "max_ongoing_requests": 32,
     "max_queued_requests": 64,
-    **_DRAIN,
+    **_LIFE,
     "ray_actor_options": {"num_cpus": 1},
     "logging_config": _QUIET,
 }
 _SKIN: dict[str, Any] = {
     "max_ongoing_requests": 16,
     "max_queued_requests": 32,
-    **_DRAIN,
+    **_LIFE,
     "ray_actor_options": {"num_cpus": 1},
     "logging_config": _QUIET,
 }
 _INGRESS: dict[str, Any] = {
     "max_ongoing_requests": 1024,
-    **_DRAIN,
+    **_LIFE,
     "ray_actor_options": {"num_cpus": 0},
     "logging_config": _QUIET,
 }
