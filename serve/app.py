@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 
 import ray
 from ray import serve
-from ray.serve._private.constants import DEFAULT_HTTP_HOST, RAY_SERVE_ENABLE_HA_PROXY  # nothing public tells
+from ray.serve._private.constants import DEFAULT_HTTP_HOST  # nothing public tells
 
 from medsynth import spec, storage
 from medsynth.errors import UserError
 from serve.deployments import FocusScorer, SkinGenerator
 from serve.http import check_address, tokens_of
-from serve.ingress import Gatherer, Ingress
+from serve.ingress import Gatherer, Ingress, listens_on
 from serve.settings import AppSettings
 
 _SHIPPED_SKIN = "package://medsynth/weights/skin.safetensors"
@@ -69,7 +69,7 @@ def app(args: dict[str, Any]) -> serve.Application:
         settings = _settings(args)
         tokens = tokens_of(os.environ)
         if not ray.is_initialized():
-            check_address("0.0.0.0" if RAY_SERVE_ENABLE_HA_PROXY else DEFAULT_HTTP_HOST or "127.0.0.1", tokens)
+            check_address(listens_on(DEFAULT_HTTP_HOST), tokens)
     except UserError as error:
         if ray.is_initialized():  # a task of `serve deploy`, whose errors Serve tells
             raise

@@ -52,7 +52,8 @@ class FocusScorer:
         judged: Judged = await self._batch(one)
         return judged
 
-    @serve.batch(max_batch_size=FOCUS_BATCH, batch_wait_timeout_s=0.002)
+    # Tiles are judged one by one: what waits while others are judged goes together, and nothing waits for company.
+    @serve.batch(max_batch_size=FOCUS_BATCH, batch_wait_timeout_s=0.0)
     async def _batch(self, found: "list[Decoded]") -> list[Judged]:
         return await self._service.together(found)
 

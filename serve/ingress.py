@@ -7,6 +7,7 @@ from typing import Any
 
 from ray import serve
 from ray.exceptions import RayActorError, TaskCancelledError
+from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY  # nothing public tells
 from ray.serve.context import _get_global_client
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -124,6 +125,15 @@ class RemoteSkin:
         return found
 
 
+def listens_on(host: str | None) -> str:
+    """The address at which the service can be reached.
+
+    Args:
+        host: that Serve was told; with HAProxy before it, its replicas listen on all interfaces whatever that is.
+    """
+    return "0.0.0.0" if RAY_SERVE_ENABLE_HA_PROXY else host or "127.0.0.1"
+
+
 @serve.ingress()
 class Ingress:
     """HTTP, and nothing that takes a processor's time.
@@ -148,7 +158,7 @@ class Ingress:
         self._tokens = tokens_of(os.environ)
         client = _get_global_client()
         assert client is not None, "a replica has its controller"
-        check_address(client.http_config.host, self._tokens)
+        check_address(listens_on(client.http_config.host), self._tokens)
         log_as_json()
         self._settings, self._gatherer = settings, Remote(gatherer, 2.0)
         self._focus = RemoteFocus(focus, settings.limits.seconds)
