@@ -13,9 +13,9 @@ from tests.jobs import digests, run_job, start_job, write_spec
 pytestmark = pytest.mark.slow
 
 
-def test_same_bytes_with_one_worker_and_after_a_kill(corpus: Path, tmp_path: Path) -> None:
-    args = ("generate", "--spec", corpus.parent / "spec.yaml", "--out", tmp_path / "out", "--workers", "1")
-    running = start_job(*args)
+def test_same_bytes_with_two_workers_and_after_a_kill(corpus: Path, tmp_path: Path) -> None:
+    args = ("generate", "--spec", corpus.parent / "spec.yaml", "--out", tmp_path / "out")
+    running = start_job(*args, "--workers", "2")  # one made the corpus that this is held against
     data = tmp_path / "out" / "data"
     while running.poll() is None and len(list(data.glob("*.parquet")) if data.is_dir() else []) < 3:
         time.sleep(0.01)

@@ -24,15 +24,15 @@ def test_a_killed_run_goes_on_and_gives_the_bytes_of_one_without_ray(tmp_path: P
     order = skin_model.order(weights, SECTION)
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(order, sort_keys=False))
-    args = ("generate", "--spec", spec, "--out", tmp_path / "out", "--workers")
-    running = start_job(*args, "1")
+    args = ("generate", "--spec", spec, "--out", tmp_path / "out")
+    running = start_job(*args)
     data = tmp_path / "out" / "data"
     while running.poll() is None and not list(data.glob("*.parquet")):
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     running.wait()
     assert not (tmp_path / "out" / "manifest.parquet").exists()
-    done = run_job(*args, "2")
+    done = run_job(*args, "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert "24 rows, 4 shards" in done.stdout
     assert "no_lesion" in done.stdout
