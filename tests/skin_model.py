@@ -16,10 +16,10 @@ OFF = dict.fromkeys(("ita_deg", "spread", "saturated", "change", "likeness"))
 """Random weights draw nothing that any rule would let pass."""
 
 
-def save(folder: Path) -> str:
-    """Write a model; the same bytes on every call."""
+def save(folder: Path, seed: int = 0) -> str:
+    """Write a model; the same bytes on every call with a seed."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network = generator.build(GeneratorSettings(size=32, width=4, widest=8, latent=4, embedding=8), len(NAMES))
     geometry = Geometry(dict.fromkeys(NAMES, ((0.5, 0.5, 0.3, 0.25), (0.4, 0.6, 0.5, 0.5))))
     about = {"attribution": "Photos of nobody, CC0", "cautions": ["Dark skin was made from light skin."]}

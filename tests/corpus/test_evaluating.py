@@ -10,6 +10,7 @@ from medsynth.corpus.evaluating import Order
 from medsynth.errors import CorpusError, UserError
 from medsynth.evaluation.encoder import Encoder
 from tests import skin_model
+from tests.recipes.test_skin import make, run
 from tests.skin.photos import change_row, write_photos
 
 CONDITIONS = ("NEV", "BCC") * 9
@@ -50,6 +51,31 @@ def test_weights_are_judged_and_the_encoder_is_used_again(tmp_path: Path) -> Non
     again = evaluating.evaluate(order(tmp_path, encoder=encoder, out=str(tmp_path / "again")), silent, silent)
     assert again == told
     assert Encoder.load(encoder).sha256 == told["encoder"]["sha256"]
+
+
+def test_a_corpus_is_judged_with_its_weights_and_without(tmp_path: Path) -> None:
+    def silent(*_: object) -> None:
+        pass
+
+    weights, corpus = skin_model.save(tmp_path), str(tmp_path / "corpus")
+    make(Path(corpus), run(weights))
+    told = evaluating.evaluate(order(tmp_path, corpus=corpus, weights=None, turing=None), silent, silent)
+    assert "12 of 24 rows of" in told["subject"]
+    assert any("rows that have the condition" in note for note in told["notes"])
+    assert told["growing"] is not None
+    assert not (tmp_path / "out" / evaluating.TURING).exists()
+    encoder = str(tmp_path / "out" / evaluating.ENCODER)
+    (tmp_path / "other").mkdir()
+    other = skin_model.save(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match="not the weights that drew"):
+        evaluating.evaluate(order(tmp_path, corpus=corpus, weights=other, encoder=encoder), silent, silent)
+    without = order(tmp_path, corpus=corpus, weights=None, encoder=encoder)
+    Path(weights).unlink()
+    again = evaluating.evaluate(without, silent, silent)
+    assert again["growing"] is None
+    assert any("are not at" in note and "--weights" in note for note in again["notes"])
+    assert again["fidelity"] == told["fidelity"]
+    assert again["tone"] == told["tone"]
 
 
 def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
