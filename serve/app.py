@@ -28,6 +28,7 @@ _LIFE = {
     "graceful_shutdown_timeout_s": 30.0,
     "health_check_period_s": 1.0,
     "health_check_timeout_s": 30.0,
+    "max_surge_percent": 100,  # the old version answers until the new one can
 }
 _GATHERER: dict[str, Any] = {
     "max_ongoing_requests": 256,
@@ -38,14 +39,14 @@ _FOCUS: dict[str, Any] = {
     "max_ongoing_requests": 32,
     "max_queued_requests": 64,
     **_LIFE,
-    "ray_actor_options": {"num_cpus": 1},
+    "ray_actor_options": {"num_cpus": 0.5},  # on two cores there is room for the old version and the new
     "logging_config": _QUIET,
 }
 _SKIN: dict[str, Any] = {
     "max_ongoing_requests": 16,
     "max_queued_requests": 32,
     **_LIFE,
-    "ray_actor_options": {"num_cpus": 1},
+    "ray_actor_options": {"num_cpus": 0.5},  # on two cores there is room for the old version and the new
     "logging_config": _QUIET,
 }
 _INGRESS: dict[str, Any] = {
