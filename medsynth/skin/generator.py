@@ -122,17 +122,19 @@ class PlusNetwork(nn.Module):
     """Noise at several scales, shaped by what is asked of the skin and of the lesion.
 
     There is little in a map to encode: two regions, a colour, a condition. So there is no encoder: from a
-    8×8 grid of noise upwards, every layer is normalised and then scaled and shifted by two sets of numbers, one
-    for the skin and one for the lesion, which follow from condition, type, skin colour and look. Every scale
+    8×8 grid of noise upwards, every pixel is normalised over its channels, then scaled and shifted by two sets of
+    numbers, one for the skin and one for the lesion, which follow from condition, type, skin colour and look: what is
+    drawn in one place does not hang on what is drawn in another, as it would over the whole picture. Every scale
     adds noise of its own, pixel by pixel, so that pores and mottling never repeat. Where the lesion ends is not
     the map's rectangle: a small head bends the ellipse inside of it by noise and condition. The answer is added to
-    the asked skin colour before the last curve, less its own mean over the skin: shades, pores and hair are the
+    the asked skin colour before the last curve, less its own middle over the skin: shades, pores and hair are the
     network's, how dark the skin is on the whole is not.
 
     Source:
         Modulation by regions: Tan et al., "Efficient semantic image synthesis via class-adaptive normalization",
         TPAMI 2021, a lean form of SPADE (Park et al., CVPR 2019). Noise by pixel and scale: Karras et al.,
-        "A style-based generator architecture", CVPR 2019. The bent ellipse is our own.
+        "A style-based generator architecture", CVPR 2019. Normalised pixels: Karras et al., "Progressive growing of
+        GANs", ICLR 2018, section 4.2. The bent ellipse is our own.
     """
 
     def __init__(self, settings: GeneratorSettings, conditions: int) -> None:
@@ -160,10 +162,10 @@ class PlusNetwork(nn.Module):
             if place:
                 self.ups.append(UpConvolution(settings.channels(self.sides[place - 1]), out))
             if side < settings.size:
-                self.convolutions.append(nn.Conv2d(out, out, 3, padding=1))
+                self.convolutions.append(nn.Conv2d(out, out, 3, padding=1, padding_mode="replicate"))
             # Scale, shift and noise for the skin, and what the lesion changes of them, for each layer.
             self.styles.append(nn.Linear(size, (12 if side < settings.size else 6) * out))
-        self.last = nn.Conv2d(settings.channels(settings.size), 3, 3, padding=1)
+        self.last = nn.Conv2d(settings.channels(settings.size), 3, 3, padding=1, padding_mode="replicate")
         with torch.no_grad():
             self.bend_out.weight.mul_(0.3)
             self.last.weight.mul_(0.3)
@@ -191,10 +193,8 @@ class PlusNetwork(nn.Module):
                 # Turned, so that the second noise of a level is not the first.
                 x = _modulated(x, numbers[:, 1], here, chance.grain[place].flip(3).transpose(2, 3))
         detail = self.last(x)
-        around = 1 - asked.masks
-        mean = (detail * around).sum(dim=(2, 3), keepdim=True) / around.sum(dim=(2, 3), keepdim=True).clamp(min=1)
         base = torch.atanh(skin.clamp(-0.98, 0.98))[:, :, None, None]
-        return torch.tanh(base + detail - mean)
+        return torch.tanh(base + detail - _middle(detail, 1 - asked.masks))
 
     def region(self, masks: Tensor, ellipse: Tensor, chance: Chance, style: Tensor) -> Tensor:
         """How much of the lesion there is, place by place, at a quarter of the size: (N, 1, S / 4, S / 4)."""
@@ -219,6 +219,16 @@ class PlusNetwork(nn.Module):
         return begun
 
 
+def _middle(detail: Tensor, around: Tensor) -> Tensor:
+    # The mean over the skin, then again with less weight for what lies far from it: shadows, shine, hair.
+    def mean(weights: Tensor) -> Tensor:
+        total = weights.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+        return (detail * weights).sum(dim=(2, 3), keepdim=True) / total
+
+    apart = ((detail - mean(around)) ** 2).sum(dim=1, keepdim=True)
+    return mean(around / (1 + apart / 0.02))
+
+
 def _reduced(field: Tensor, side: int) -> Tensor:
     return functional.avg_pool2d(field, field.shape[2] // side)
 
@@ -231,7 +241,9 @@ def _modulated(x: Tensor, numbers: Tensor, region: Tensor, grain: Tensor) -> Ten
     fields = torch.stack([torch.ones_like(grain), region, grain, region * grain], dim=-1).reshape(count, -1, 4)
     factor = torch.bmm(fields[:, :, :2], torch.stack([1 + scale, more_scale], dim=1))
     added = torch.bmm(fields, torch.stack([shift, more_shift, noise, more_noise], dim=1))
-    x = normalised(x).permute(0, 2, 3, 1).reshape(count, -1, channels)
+    x = x.permute(0, 2, 3, 1).reshape(count, -1, channels)
+    # Each pixel alone, over its channels: what is drawn here does not hang on what is drawn elsewhere.
+    x = x * torch.rsqrt((x * x).mean(dim=2, keepdim=True) + _EPSILON)
     x = functional.leaky_relu(torch.addcmul(added, x, factor), 0.2)
     return x.view(count, rows, columns, channels).permute(0, 3, 1, 2)
 

@@ -132,7 +132,7 @@ def texture(drawn: Tensor, photos: Tensor, levels: int = 3, cells: int = 4) -> T
         halves = []
         for image in (drawn, photos):
             half = functional.avg_pool2d(image, 2)
-            band = image - functional.interpolate(half, scale_factor=2.0, mode="nearest")
+            band = image - functional.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
             sizes.append(functional.adaptive_avg_pool2d(band.abs(), cells))
             halves.append(half)
         total = total + (sizes[0] - sizes[1]).abs().mean()

@@ -99,6 +99,6 @@ def test_the_average_follows_the_weights() -> None:
 
 def test_learning_rates_fall_at_the_end() -> None:
     learning = trainer(PLUS)
-    assert learning.rates() == {"learning_rate": 5e-4, "judging_rate": 5e-4}
+    assert learning.rates() == {"learning_rate": 5e-4, "judging_rate": 1e-3}
     learning.steps = 9
     assert learning.rates()["learning_rate"] == pytest.approx(2.5e-4)
