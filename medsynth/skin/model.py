@@ -20,7 +20,7 @@ DEFAULT_URI = "package://medsynth/weights/skin.safetensors"
 MICRO_BATCH = 8
 """Pictures drawn at a time, always: fewer are filled up, since another shape may be added up in another order."""
 
-_KIND = Kind("medsynth.skin/1", "skin", "jobs/train_gan.py")
+_KIND = Kind("medsynth.skin/2", "skin", "jobs/train_gan.py")
 
 
 @dataclass(frozen=True)
