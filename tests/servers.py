@@ -1,7 +1,8 @@
 """Real S3 servers on free loopback ports, and a proxy that makes one slow or unreliable.
 
 Each runs in a process of its own and is stopped by its process id. The proxy's own program is
-``tests/fault_proxy.py``. Use them as context managers; ``tests/conftest.py`` has fixtures::
+``tests/fault_proxy.py``, moto's is ``tests/moto_app.py``. Use them as context managers; ``tests/conftest.py`` has
+fixtures::
 
     with rclone_server(folder) as server, FaultProxy(server, Faults(delay_get_seconds=0.03)) as slow:
         os.environ |= slow.env
@@ -85,7 +86,7 @@ def free_port() -> int:
 def moto_server(folder: Path) -> Iterator[S3Server]:
     """moto's server; it keeps everything in memory, ``folder`` takes its log."""
     port = free_port()
-    with _process([BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], port, folder / "moto.log"):
+    with _process([sys.executable, "-m", "tests.moto_app", str(port)], port, folder / "moto.log"):
         yield S3Server(f"http://127.0.0.1:{port}", conditional=True)
 
 

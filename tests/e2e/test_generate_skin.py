@@ -11,17 +11,15 @@ import yaml
 from medsynth.verify import verify
 from tests import skin_model
 from tests.jobs import digests, rows_of, run_job, start_job
-from tests.recipes.test_skin import make, run
+from tests.recipes.test_skin import half_refused, make, run
 
 pytestmark = pytest.mark.slow
-
-# About half of the tiny model's pictures break this rule.
-SECTION = {"reject": {**skin_model.OFF, "change": 9}}
 
 
 def test_a_killed_run_goes_on_and_gives_the_bytes_of_one_without_ray(tmp_path: Path) -> None:
     weights = skin_model.save(tmp_path)
-    order = skin_model.order(weights, SECTION)
+    section = half_refused(weights)
+    order = skin_model.order(weights, section)
     spec = tmp_path / "spec.yaml"
     spec.write_text(yaml.safe_dump(order, sort_keys=False))
     args = ("generate", "--spec", spec, "--out", tmp_path / "out")
@@ -38,7 +36,7 @@ def test_a_killed_run_goes_on_and_gives_the_bytes_of_one_without_ray(tmp_path: P
     assert "no_lesion" in done.stdout
     rows = rows_of(tmp_path / "out")
     assert set(Counter((row["condition"], row["fitzpatrick"], row["device"]) for row in rows).values()) == {2}
-    make(tmp_path / "plain", run(weights, SECTION))
+    make(tmp_path / "plain", run(weights, section))
     whole, plain = digests(tmp_path / "out"), digests(tmp_path / "plain")
     assert plain == {name: whole[name] for name in plain}
     assert {name.split("/")[0] for name in plain} == {"corpus.json", "data", "rejects"}

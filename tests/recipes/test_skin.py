@@ -162,12 +162,16 @@ def test_a_camera_of_the_users_own_and_png(weights: str, tmp_path: Path) -> None
     assert rebuild("skin", json.loads(json.dumps(recipe.identity()))).remake(row) == result.image
 
 
-@pytest.fixture(scope="module")
-def section(weights: str) -> dict[str, Any]:
-    """A threshold in the middle of what comes: about half is refused."""
+def half_refused(weights: str) -> dict[str, Any]:
+    """A threshold in the middle of what comes."""
     recipe = build(skin_model.spec(weights))
     found = [result.parameters["lesion_change"] for result in outputs(recipe, samples(CHOICES * 4))]
     return {"reject": {**skin_model.OFF, "change": float(np.median(found))}}
+
+
+@pytest.fixture(scope="module")
+def section(weights: str) -> dict[str, Any]:
+    return half_refused(weights)
 
 
 class TestRejects:
