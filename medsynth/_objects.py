@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-import boto3
 import obstore
 from botocore.exceptions import BotoCoreError
-from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.exceptions import NotFoundError as ObjectNotFoundError
 from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
@@ -122,6 +120,9 @@ def _store(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) -> O
     if scheme == "az":
         return AzureStore(bucket, retry_config=retry, client_options=client)
     # boto3 knows profiles, SSO, instance roles and endpoint settings; obstore moves the bytes.
+    import boto3  # here: who uses files alone need not load it
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
     session = boto3.Session()
     # Unlike every other SDK of Amazon's, boto3 does not look at AWS_REGION.
     region = session.region_name or os.environ.get("AWS_REGION") or "us-east-1"

@@ -41,12 +41,15 @@ def session(workers: int | None = None) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")  # it counts runs for Ray's makers, in a process of its own
     # A bare init() would first try the address of the last cluster that Ray saved, and hang where
     # that cluster is dead: hence "local".
     where: dict[str, Any] = {"address": address}
     if address:
         _demand_answer(address)
-        where["runtime_env"] = {"env_vars": _storage_settings()}
+        settings = _storage_settings()
+        if settings:  # even an empty environment would make each worker load Ray twice
+            where["runtime_env"] = {"env_vars": settings}
     else:
         where = {"address": "local", "num_cpus": workers or os.cpu_count(), "include_dashboard": False}
         where["_system_config"] = _UNWATCHED

@@ -4,7 +4,6 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -34,6 +33,8 @@ def contact_sheet(
     """
     if len(images) != len(row_labels) or any(len(row) != len(column_labels) for row in images):
         raise ValueError("a contact sheet needs a label for each row, and an image or None for each cell")
+    import matplotlib as mpl  # here: every worker loads this module, and hardly any draws
+
     font = ImageFont.truetype(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 12)
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     left = _MARGIN + max((int(pen.multiline_textbbox((0, 0), label, font)[2]) for label in row_labels), default=0) + 8
