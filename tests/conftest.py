@@ -32,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "HOME": home,
         "HF_HUB_OFFLINE": "1",
         "AWS_EC2_METADATA_DISABLED": "true",
+        # More processes than cores run at once; threads that wait for each other would spin away each other's time.
+        "OMP_NUM_THREADS": "1",
         # Compiled code outlives the temporary home, or each run would compile it anew.
         "NUMBA_CACHE_DIR": str(REPO / ".numba_cache"),
     }

@@ -56,7 +56,7 @@ def test_a_training_s_table_fits_a_terminal_and_names_every_loss_whole(console: 
     import _training
     from rich.console import Console
 
-    from medsynth.distributed.training import Progress
+    from medsynth.distributed.board import Progress
 
     names = ["loss_of_the_judge", *(f"lesion_loss_{n}" for n in range(losses - 1))]
     lines = [

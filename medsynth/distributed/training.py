@@ -30,6 +30,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from medsynth import storage
 from medsynth.distributed import runs
+from medsynth.distributed.board import Board, Progress
 from medsynth.distributed.pipeline import Arrays, Feed, Share, batches
 from medsynth.errors import TrainingError, UserError
 
@@ -106,23 +107,6 @@ class Job(Protocol):
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run is; handed to the caller at every line of the curve."""
-
-    step: int
-    steps: int
-    losses: dict[str, float]
-    """Means over the steps since the last line, over all workers."""
-    rates: dict[str, float]
-    figures: dict[str, float]
-    """Of the validation at this step; empty where there was none."""
-    samples_per_second: float
-    """Since the last line, validation left out."""
-    waiting: float
-    """Share of that time in which the first worker waited for its batches."""
-
-
-@dataclass(frozen=True)
 class Shares:
     """CPUs of one worker and of its sample tasks."""
 
@@ -134,20 +118,6 @@ class Shares:
     """Sample tasks at the same time."""
     task: float
     """CPUs reserved for each of them."""
-
-
-class _Board:
-    """Where the first worker leaves its progress, and the driver finds it."""
-
-    def __init__(self) -> None:
-        self._items: list[Progress | str] = []
-
-    def add(self, item: Progress | str) -> None:
-        self._items.append(item)
-
-    def take(self) -> list[Progress | str]:
-        items, self._items = self._items, []
-        return items
 
 
 def train(
@@ -182,7 +152,7 @@ def _attempt(
     config: dict[str, Any], workers: int, gpu: bool, progress: Callable[[Progress], None]
 ) -> tuple[int, BaseException | None]:
     """Train until all is done or a worker fails; the last step told, and what failed."""
-    board: Any = ray.remote(num_cpus=0)(_Board).remote()
+    board: Any = ray.remote(num_cpus=0)(Board).remote()
     # Ray Train wants a place for what its own checkpoints leave; there are none (see runs.py).
     scratch = tempfile.mkdtemp(prefix="medsynth-train-")
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)

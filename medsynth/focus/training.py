@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import stats
 from torch import Tensor
 
 from medsynth import learning
@@ -187,5 +186,7 @@ def figures(found: NDArray[np.float64], wanted: NDArray[np.float64], radii_px: S
     if clear.any():
         told["within_one_clear"] = float(near[clear].mean())
     if np.ptp(found) > 0 and np.ptp(wanted) > 0:
+        from scipy import stats  # here: it takes longer to load than all else but torch, in each process of a run
+
         told["spearman"] = float(stats.spearmanr(found, wanted).statistic)
     return {name: told[name] for name in FIGURES if name in told}

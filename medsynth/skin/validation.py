@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from medsynth import seeds
@@ -59,6 +58,8 @@ class Sweep:
         if asked:
             told["ita_error"] = float(np.median(np.abs(np.array(asked) - measured)))
         if len(asked) > 2 and np.ptp(measured) > 0:
+            from scipy import stats  # here: it takes longer to load than all else but torch, in each process of a run
+
             told["ita_spearman"] = float(stats.spearmanr(asked, measured).statistic)
         return told
 

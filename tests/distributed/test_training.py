@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from ray import cloudpickle
 
 from medsynth.distributed import runs
+from medsynth.distributed.board import Progress
 from medsynth.distributed.session import session
-from medsynth.distributed.training import Progress, means, processors, shares, train
+from medsynth.distributed.training import means, processors, shares, train
 from medsynth.errors import TrainingError, UserError
 from tests.distributed import toys
 from tests.distributed.toys import Line, ToyJob

@@ -1,17 +1,24 @@
-"""``ray job submit`` on a real cluster gives the corpus that the plain command gives."""
+"""A real cluster: ``ray job submit`` gives the corpus that the plain command gives, ``serve deploy`` the service."""
 
 import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
+from serve import config
+from serve.client import Client
 from tests.jobs import REPO, digests, own_env, run_job, write_spec
+from tests.serve.local import encoded
 from tests.servers import S3Server, free_port
+from tests.slides import network, stained
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -87,3 +94,38 @@ def test_a_relative_output_inside_the_jobs_folder_is_refused(cluster: dict[str, 
     done = submit(cluster, "--spec", write_spec(tmp_path / "spec.yaml"), "--out", "corpora/lost")
     assert done.returncode != 0
     assert "temporary folder of the submitted job" in done.stdout + done.stderr
+
+
+def test_serve_deploy_starts_the_service(cluster: dict[str, str], tmp_path: Path) -> None:
+    model = network()
+    model.save(str(tmp_path / "focus.safetensors"))
+    order = yaml.safe_load(config.DEFAULT.read_text())
+    order["http_options"]["port"] = port = free_port()
+    (application,) = order["applications"]
+    application["args"] = {"focus_weights": str(tmp_path / "focus.safetensors")}
+    application["runtime_env"] = {"env_vars": {"PYTHONPATH": str(REPO)}}
+    for deployment in application["deployments"]:
+        deployment["ray_actor_options"]["num_cpus"] = 0.5  # all of them, and a version to come, on two
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(order))
+    where = ("--address", cluster["RAY_API_SERVER_ADDRESS"])
+    deploy = [BIN / "serve", "deploy", tmp_path / "config.yaml", *where]
+    done = subprocess.run(deploy, env=cluster, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _ready(f"http://127.0.0.1:{port}/readyz")
+    picture = stained(256, 256)
+    score = Client(f"http://127.0.0.1:{port}").score(encoded(picture), 0.25)
+    assert score.radius_px == pytest.approx(model.score(picture, 0.25).radius_px, rel=1e-5)
+    subprocess.run(
+        [BIN / "serve", "shutdown", "--yes", *where], env=cluster, capture_output=True, timeout=120, check=True
+    )
+
+
+def _ready(url: str) -> bool:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.status == 200
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    return False

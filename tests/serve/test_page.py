@@ -176,7 +176,10 @@ def shown(page: Page, selector: str = "#photo") -> bytes:
     """The pixels that an image element shows."""
     code = """async (selector) => {
         const picture = document.querySelector(selector);
-        await picture.decode();
+        for (let attempt = 0; ; attempt++) {  // refused where the page puts another picture in just then
+            try { await picture.decode(); break; } catch (error) { if (attempt == 100) throw error; }
+            await new Promise((resolve) => setTimeout(resolve, 20));
+        }
         const sheet = new OffscreenCanvas(picture.naturalWidth, picture.naturalHeight).getContext("2d");
         sheet.drawImage(picture, 0, 0);
         return Array.from(sheet.getImageData(0, 0, picture.naturalWidth, picture.naturalHeight).data);
