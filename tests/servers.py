@@ -12,6 +12,7 @@ fixtures::
 import contextlib
 import json
 import os
+import random
 import re
 import socket
 import subprocess
@@ -76,10 +77,16 @@ class S3Server:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of the loopback interface that nothing listens on.
+
+    Above those of Ray's workers, and below those that Linux gives to whoever asks for any port: nobody is given it
+    between this call and the start of the server that it is for.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

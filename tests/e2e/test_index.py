@@ -119,7 +119,7 @@ def test_from_and_to_object_storage(moto_env: S3Server, tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": list(FILES), "grade": [place % 3 for place in range(len(FILES))]}), tmp_path / "f")
     storage.put(facts, (tmp_path / "f").read_bytes())
     flags = ["--images", source, "--metadata", facts, "--key", "name", "--subgroups", "grade", "--out", out]
-    done = run_job("index", *flags)
+    done = run_job("index", *flags, env=moto_env.env)
     assert done.returncode == 0, done.stderr
     assert f"{len(FILES)} read now" in done.stdout
     made = table.read(out).to_pylist()
