@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_killed_workers_change_nothing(tmp_path: Path) -> None:
-    spec = specification(tmp_path / "spec.yaml", 40)
+    spec = specification(tmp_path / "spec.yaml", 24)
     make(spec, tmp_path / "plain")
     told = killed_workers(spec, tmp_path / "disturbed", 1.0, 3, random.Random(1))
     assert told["kills"] >= 1
@@ -19,6 +19,6 @@ def test_killed_workers_change_nothing(tmp_path: Path) -> None:
 
 
 def test_a_server_that_fails_and_delays_changes_nothing(tmp_path: Path) -> None:
-    told = faulty_server(tmp_path, 12)
+    told = faulty_server(tmp_path, 8)
     assert told["identical"]
     assert sum(told["requests"].get(name, 0) for name in ("error_500", "slow_down_503", "dropped_before")) > 0
