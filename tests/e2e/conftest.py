@@ -1,11 +1,20 @@
-"""The corpus that the tests of the whole job look at, made once."""
+"""One Ray session for the jobs of a file, and the corpus that the tests of the whole job look at, made once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from tests import cluster
 from tests.jobs import run_job, write_spec
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session() -> Iterator[None]:
+    """What :func:`tests.jobs.run_job` runs here joins no cluster anew: a job's workers serve the next one."""
+    with cluster.joined():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +16,11 @@ from medsynth.catalog import table, tiles
 from medsynth.distributed import indexing
 from medsynth.errors import CatalogError, UserError
 from medsynth.spec import Index, Spec
-from tests import cluster
 from tests.bad_inputs import BAD, ODD, encoded, picture
 from tests.jobs import REPO, SPEC, run_job
 from tests.servers import S3Server
 
 FILES = {**{name: data for name, (data, _) in BAD.items()}, **ODD}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_session() -> Iterator[None]:
-    with cluster.joined():
-        yield
 
 
 def fill(folder: Path, count: int) -> str:
