@@ -71,7 +71,9 @@ def test_whole_job_from_and_to_object_storage(s3_env: S3Server, corpus: Path) ->
     client = s3_env.client()
     name = bucket.removeprefix("s3://")
     client.upload_file(str(corpus.parent / "spec.yaml"), name, "specs/small.yaml")
-    done = run_job("generate", "--spec", f"{bucket}/specs/small.yaml", "--out", f"{bucket}/corpora/small", env=s3_env.env)
+    done = run_job(
+        "generate", "--spec", f"{bucket}/specs/small.yaml", "--out", f"{bucket}/corpora/small", env=s3_env.env
+    )
     assert done.returncode == 0, done.stderr
     assert ("ignores conditional writes" in done.stdout) is not s3_env.conditional
     keys = [item["Key"] for item in client.list_objects_v2(Bucket=name, Prefix="corpora/small/")["Contents"]]
