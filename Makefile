@@ -34,7 +34,8 @@ corpus: $(STAMP)  ## make a corpus: SPEC=jobs/specs/demo.yaml OUT=./corpora/demo
 	$(BIN)/python jobs/generate.py --spec "$(SPEC)" --out "$(OUT)"
 
 serve: $(STAMP)  ## serve the models at http://127.0.0.1:8000, until Ctrl-C: ARGS=focus_weights=s3://bucket/w.safetensors
-	PYTHONPATH=$(CURDIR) RAY_ADDRESS=$${RAY_ADDRESS:-local} $(BIN)/serve run serve.app:app $(ARGS)
+	env PYTHONPATH=$(CURDIR) RAY_ADDRESS=$${RAY_ADDRESS:-local} $$($(BIN)/python -m serve.environment) \
+	    $(BIN)/serve run serve.app:app $(ARGS)
 
 lint: $(STAMP)  ## style, types and import rules
 	$(BIN)/ruff check .

@@ -4,9 +4,9 @@ A scrape reaches one ingress replica, whichever the proxy picks. So each replica
 one gatherer, and any ingress replica can show their sum.
 """
 
+import asyncio
 import logging
 import secrets
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -22,6 +22,8 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 _BATCHES = (1, 2, 4, 8, 16, 32)
 _SILENT = 10.0
 """Seconds after which a replica is taken for gone: its gauges no longer count, its counters stay."""
+
+_telling: set[asyncio.Task[None]] = set()
 
 Sample = tuple[str, tuple[tuple[str, str], ...], float]
 """Name, labels and value."""
@@ -76,7 +78,7 @@ class Figures:
 
 
 def tell_each_second(figures: Figures, gatherer: Any) -> None:
-    """Send a replica's figures to the gatherer for as long as the replica lives.
+    """Send a replica's figures to the gatherer for as long as its event loop, which this is called in, goes on.
 
     Args:
         figures: the replica's.
@@ -84,15 +86,16 @@ def tell_each_second(figures: Figures, gatherer: Any) -> None:
     """
     source = secrets.token_hex(8)
 
-    def tell() -> None:
+    async def tell() -> None:
         while True:
-            time.sleep(1)
+            await asyncio.sleep(1)
             try:
-                gatherer.tell.remote(source, figures.snapshot())
+                await gatherer.tell.remote(source, figures.snapshot())
             except Exception as error:  # figures are worth less than answers: it comes back, or it does not
                 logging.getLogger("medsynth.serve").warning("figures not told", extra={"fields": {"error": str(error)}})
 
-    threading.Thread(target=tell, name="figures", daemon=True).start()
+    task = asyncio.get_running_loop().create_task(tell())
+    _telling.add(task)  # the loop itself keeps no task alive
 
 
 @dataclass

@@ -5,6 +5,7 @@ import os
 import time
 from typing import Any
 
+import grpc
 from ray import serve
 from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY  # nothing public tells
@@ -21,6 +22,14 @@ from serve.slides import StoredJobs
 from serve.wire import About, Asked, Form, Item, Judged, Misfit, Picture, Refused, SkinAbout
 
 _ABOUT_SECONDS = 3.0
+# What a call of a replica ends with that is gone; the last is a gRPC call's, see serve/environment.py.
+_LOST = (
+    RayActorError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    TaskCancelledError,
+    grpc.aio.AioRpcError,
+)
 
 
 class Gatherer:
@@ -70,7 +79,7 @@ class Remote:
                 raise Problem(504, f"no answer within {self._seconds:g} s; send fewer or smaller images") from None
             except BackPressureError:
                 raise busy("more is waiting than will be answered in time; ask again in a second", 429) from None
-            except (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError, TaskCancelledError):
+            except _LOST:
                 if last:
                     raise busy("the model's replica was lost; ask again in a second") from None
         raise AssertionError("unreachable")

@@ -5,6 +5,7 @@ replica; then 2,000 malformed requests with the memory of all of the service's p
 process on the same machine, and take part of its time.
 
 Run: PYTHONPATH=. python tests/benchmarks/bench_serve.py [seconds of each part, 10; of the overload six times that]
+With RAY_SERVE_ENABLE_HA_PROXY=1 and MEDSYNTH_API_TOKENS in the environment, HAProxy stands in for Serve's own proxy.
 """
 
 import os
@@ -21,6 +22,10 @@ from typing import Any
 
 os.environ["HOME"] = tempfile.mkdtemp(prefix="medsynth-home-")  # Ray writes a token there
 os.environ["OMP_NUM_THREADS"] = "1"
+
+from serve.environment import FAST
+
+os.environ |= FAST  # as `make serve` starts it
 
 import numpy as np
 import psutil

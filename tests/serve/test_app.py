@@ -27,6 +27,7 @@ from medsynth.skin.model import SkinModel
 from serve import config
 from serve.app import app
 from serve.client import Client, ServiceError
+from serve.environment import FAST
 from serve.generator import Artist
 from serve.wire import Asked
 from tests import skin_model
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.slow
 TOKEN = "a-token-of-16-letters"
 # How busy the replicas are is told more often than each ten seconds, or the test of scaling would take minutes.
 _TOLD = {f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5" for who in ("HANDLE", "REPLICA")}
-SET = {"MEDSYNTH_API_TOKENS": TOKEN, **_TOLD}
+SET = {"MEDSYNTH_API_TOKENS": TOKEN, **_TOLD, **FAST}
 
 
 @dataclass(frozen=True)
