@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ class PaceSettings(Settings):
     log_every: int = Field(default=20, ge=1)
     checkpoint_seconds: float = Field(default=30.0, ge=0)
     """Seconds between two checkpoints: what a killed run loses at the most."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of products within the networks; weights, losses and steps are in float32 always. ``auto``: bf16 on a GPU,
+    float32 on CPUs. ``bf16`` on a CPU that reckons with it (AMX, AVX512-BF16) learns nearly twice as fast."""
 
     @model_validator(mode="after")
     def _at_lines(self) -> Self:
@@ -48,9 +51,15 @@ def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
     return torch.from_numpy(np.array(array)).to(device, non_blocking=True)
 
 
-def precision(device: torch.device) -> AbstractContextManager[None]:
-    """bf16 on a GPU where that is safe, float32 on CPUs."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+def precision(device: torch.device, wanted: str) -> AbstractContextManager[None]:
+    """What the products within a network are reckoned in.
+
+    Args:
+        device: where.
+        wanted: as :attr:`PaceSettings.precision` says.
+    """
+    bf16 = wanted == "bf16" or (wanted == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 def follow(mean: nn.Module, module: nn.Module, decay: float, steps: int) -> None:

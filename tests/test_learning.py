@@ -14,6 +14,18 @@ def test_validations_stand_on_lines_of_the_curve() -> None:
     assert PaceSettings(steps=7).deciding()["steps"] == 7
 
 
+@pytest.mark.parametrize(
+    ("wanted", "kind"), [("auto", torch.float32), ("float32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_products_on_a_cpu_are_in_float32_unless_asked(wanted: str, kind: torch.dtype) -> None:
+    one = torch.ones(2, 2)
+    with learning.precision(torch.device("cpu"), wanted):
+        assert (one @ one).dtype == kind
+    assert (one @ one).dtype == torch.float32
+    with pytest.raises(ValidationError, match="precision"):
+        PaceSettings(precision="fp16")
+
+
 def test_an_average_forgets_the_first_weights_in_a_short_run() -> None:
     mean, module = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     with torch.no_grad():

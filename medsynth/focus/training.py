@@ -50,7 +50,7 @@ class Trainer:
     Args:
         settings: how it learns.
         radii_px: blur radius of each class, as many as the network has classes.
-        device: where it learns; on a GPU in bf16 where that is safe.
+        device: where it learns.
         seed: of the first weights.
         average: called with the gradients of each step, to replace them by their means over all workers.
     """
@@ -96,7 +96,7 @@ class Trainer:
         """
         self._optimizer.param_groups[0]["lr"] = self.learning_rate(self.steps)
         target = ordinal.soft_target(self._on_device(radii), self._radii_px)
-        with learning.precision(self._device):
+        with learning.precision(self._device, self._settings.precision):
             logits = self.module(self._on_device(images))
         loss = self._loss(logits, target)
         self._optimizer.zero_grad(set_to_none=False)
@@ -128,7 +128,7 @@ class Trainer:
             (N,) radii in pixels, of an image's mean distribution, its cells weighted by their certainty as
             :meth:`medsynth.focus.model.FocusModel.score` does.
         """
-        with torch.no_grad(), learning.precision(self._device):
+        with torch.no_grad(), learning.precision(self._device, self._settings.precision):
             logits = self.averaged(self._on_device(images))
         cells = torch.softmax(logits.float(), dim=1)
         weights = ordinal.certainty(cells)[:, None] + 1e-6

@@ -54,7 +54,7 @@ class Trainer:
     Args:
         settings: how they learn.
         conditions: how many there are.
-        device: where they learn; on a GPU in bf16.
+        device: where they learn.
         seed: of the first weights and of all chance.
         average: called with tensors of each step, to replace them by their means over all workers.
         rank: of this worker; each draws other noise.
@@ -121,20 +121,20 @@ class Trainer:
 
     def _learn(self, photos: Tensor, asked: Asked) -> dict[str, Tensor]:
         own = self._settings.losses
-        with learning.precision(self._device):
+        with learning.precision(self._device, self._settings.precision):
             chance, spread = self._looks(photos, asked)
             drawn = self.module(asked, chance).float()
         disturb = _disturbance(len(photos), self.disturbed)
         seen = Asked(disturb(asked.maps), disturb(asked.masks), asked.skin, asked.conditions, asked.types)
         real, fake = disturb(photos), disturb(drawn)
-        with learning.precision(self._device):
+        with learning.precision(self._device, self._settings.precision):
             real_scores, real_features = self.judge(real, seen)
             fake_scores, _ = self.judge(fake.detach(), seen)
         judged = losses.judged(real_scores, True, own.kind) + losses.judged(fake_scores, False, own.kind)
         self._descend("judge", 0.5 * judged)
         self._follow(real_scores)
         self.judge.requires_grad_(False)
-        with learning.precision(self._device):
+        with learning.precision(self._device, self._settings.precision):
             scores, features = self.judge(fake, seen)
         self.judge.requires_grad_(True)
         terms = self._terms(drawn, photos, asked.masks, scores, (features, real_features), spread)

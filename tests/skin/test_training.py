@@ -88,6 +88,21 @@ def test_it_learns(settings: LearningSettings) -> None:
     assert np.mean(losses[-6:]) < 0.7 * np.mean(losses[:6])
 
 
+@pytest.mark.parametrize("settings", [PLUS, PAPER], ids=["plus", "paper"])
+def test_bf16_learns_the_same_from_weights_that_stay_in_float32(settings: LearningSettings) -> None:
+    fine, coarse = trainer(settings), trainer(settings.model_copy(update={"precision": "bf16"}))
+    told = [(fine.step(one), coarse.step(one)) for one in BATCHES[:3]]
+    for name, value in told[0][0].items():
+        assert float(told[0][1][name]) == pytest.approx(float(value), rel=0.05, abs=0.02), name
+    assert told[0][0] != told[0][1], "it was used"
+    assert float(told[2][1]["l1"]) == pytest.approx(float(told[2][0]["l1"]), rel=0.1)
+    state = coarse.state()
+    assert {one.dtype for one in state.values() if one.is_floating_point()} == {torch.float32}
+    again = trainer(settings.model_copy(update={"precision": "bf16"}))
+    again.load({name: one.clone() for name, one in state.items()})
+    assert again.step(BATCHES[3]) == coarse.step(BATCHES[3])
+
+
 def test_the_average_follows_the_weights() -> None:
     learning = trainer(PLUS.model_copy(update={"ema": 0.0}))
     learning.step(BATCHES[0])
