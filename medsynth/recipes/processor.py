@@ -8,18 +8,24 @@ import torch
 from medsynth.errors import UserError
 
 
-def kind(gpu: str | None) -> dict[str, str]:
+def kind(gpu: str | None, bf16: bool = False) -> dict[str, str]:
     """The kind of processor to draw on, for the fingerprint.
 
     Args:
         gpu: the name of a GPU, as PyTorch tells it; None for this machine's CPU.
+        bf16: whether a network's products are reckoned in bf16.
 
     Returns:
-        ``torch``, its version, and ``cpu``, the widest instructions that it uses, or ``gpu``.
+        ``torch``, its version, and ``gpu``, or ``cpu``, the widest instructions that it uses, with ``bf16``, those
+        that it has for that, where it matters.
     """
     if gpu is not None:
         return {"gpu": gpu, "torch": torch.__version__}
-    return {"cpu": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
+    found = {"cpu": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
+    if bf16:
+        can = torch.cpu.get_capabilities()
+        found["bf16"] = next((name for name in ("amx_bf16", "avx512_bf16") if can.get(name)), "none")
+    return found
 
 
 def check(wanted: Mapping[str, str], gpu: str | None) -> None:
@@ -34,7 +40,7 @@ def check(wanted: Mapping[str, str], gpu: str | None) -> None:
     """
     if gpu is not None and not torch.cuda.is_available():
         raise UserError(f"skin.gpu: asks for {gpu!r}, and this machine has no GPU; run it where there is one")
-    here = kind(torch.cuda.get_device_name() if gpu is not None else None)
+    here = kind(torch.cuda.get_device_name() if gpu is not None else None, "bf16" in wanted)
     for key, value in wanted.items():
         if here.get(key) != value:
             raise UserError(
@@ -45,7 +51,7 @@ def check(wanted: Mapping[str, str], gpu: str | None) -> None:
 
 @contextmanager
 def settled() -> Iterator[None]:
-    """One thread, full precision, and of several ways to reckon always the same one."""
+    """One thread, no TF32, and of several ways to reckon always the same one."""
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     before = (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
     torch.set_num_threads(1)

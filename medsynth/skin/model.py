@@ -141,13 +141,14 @@ class SkinModel:
         size: int = self.network.settings.size
         return size
 
-    def draw(self, requests: Sequence[Request], seeds_of: Sequence[int]) -> list[Drawn]:
+    def draw(self, requests: Sequence[Request], seeds_of: Sequence[int], bf16: bool = False) -> list[Drawn]:
         """Draw pictures.
 
         Args:
             requests: what is asked for.
             seeds_of: a seed for each (:func:`medsynth.seeds.sample_seed`); a picture follows from its request
                 and its seed alone, whatever is drawn beside it.
+            bf16: reckon the network's products in bf16 instead of float32.
 
         Returns:
             A picture for each request, in order.
@@ -161,7 +162,10 @@ class SkinModel:
             rows = list(range(first, min(first + MICRO_BATCH, len(planned))))
             filled = rows + [rows[-1]] * (MICRO_BATCH - len(rows))
             drawn = self._micro_batch(
-                [planned[row] for row in filled], [requests[row] for row in filled], [seeds_of[row] for row in filled]
+                [planned[row] for row in filled],
+                [requests[row] for row in filled],
+                [seeds_of[row] for row in filled],
+                bf16,
             )
             pictures += list(drawn[: len(rows)])
         return [Drawn(image, *plan) for image, plan in zip(pictures, planned, strict=True)]
@@ -183,6 +187,7 @@ class SkinModel:
         planned: Sequence[tuple[NDArray[np.uint8], tuple[int, int, int], Region]],
         requests: Sequence[Request],
         seeds_of: Sequence[int],
+        bf16: bool,
     ) -> NDArray[np.uint8]:
         device = next(self.network.parameters()).device
         shape = (self.size, self.size)
@@ -196,7 +201,7 @@ class SkinModel:
             torch.tensor([self.conditions.index(request.condition) for request in requests]).to(device),
             torch.tensor(types).to(device),
         )
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             drawn = self.network(asked, chance(self.network.settings, seeds_of, device))
             codes = ((drawn.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         found: NDArray[np.uint8] = codes.permute(0, 2, 3, 1).contiguous().cpu().numpy()

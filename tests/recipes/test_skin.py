@@ -9,6 +9,7 @@ import mlcroissant
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from datasets import load_dataset
 from PIL import Image
@@ -71,8 +72,9 @@ def outputs(recipe: Any, wanted: list[Sample]) -> list[Output]:
     return [result for result in recipe.make(wanted, Stopwatch()) if isinstance(result, Output)]
 
 
-def test_a_picture_is_the_same_in_any_company(weights: str) -> None:
-    recipe = build(skin_model.spec(weights))
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_picture_is_the_same_in_any_company(weights: str, precision: str) -> None:
+    recipe = build(skin_model.spec(weights, {"precision": precision}))
     wanted = samples(CHOICES * 2)
     whole = {result.sample.index: result.image for result in outputs(recipe, wanted)}
     assert len(set(whole.values())) == len(wanted)
@@ -98,6 +100,13 @@ def test_a_corpus_is_balanced_and_its_bytes_do_not_depend_on_the_order_of_the_wo
     for path in (tmp_path / "one" / "data").glob("*.parquet"):
         assert path.read_bytes() == (tmp_path / "two" / "data" / path.name).read_bytes()
     findings = verify(str(tmp_path / "one"), 24)
+    assert (findings.problems, findings.remade) == ([], 24)
+
+
+def test_a_corpus_in_bf16_is_another_and_comes_again(weights: str, tmp_path: Path) -> None:
+    rows = make(tmp_path / "quick", run(weights, {"precision": "bf16"}))
+    assert [row["image"]["bytes"] for row in rows] != [row["image"]["bytes"] for row in make(tmp_path, run(weights))]
+    findings = verify(str(tmp_path / "quick"), 24)
     assert (findings.problems, findings.remade) == ([], 24)
 
 
@@ -310,7 +319,13 @@ def test_fingerprint_names_weights_cameras_and_processor(weights: str, monkeypat
     assert set(settings["chains"]) == {"phone-flagship", "phone-lowlight"}
     assert settings["model"]["attribution"] == "Photos of nobody, CC0"
     assert run(weights, {"reject": {}}).fingerprint != base.fingerprint
-    monkeypatch.setattr(processor, "kind", lambda gpu: {"cpu": "another", "torch": "9"})
+    quick = run(weights, {"precision": "bf16"})
+    assert quick.fingerprint != base.fingerprint
+    assert set(quick.header["recipe_settings"]["processor"]) == {"cpu", "torch", "bf16"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(UserError, match="the pictures depend on the processor: bf16 is 'none' here"):
+        rebuild("skin", {**quick.header["recipe_settings"], "processor": {"bf16": "amx_bf16"}})
+    monkeypatch.setattr(processor, "kind", lambda gpu, bf16: {"cpu": "another", "torch": "9"})
     assert run(weights).fingerprint != base.fingerprint
     with pytest.raises(UserError, match="the pictures depend on the processor: cpu is 'another' here"):
         rebuild("skin", settings)

@@ -95,3 +95,15 @@ def test_the_shipped_weights_draw_the_tone_asked_for_and_their_card_attributes_t
     card = storage.read(DEFAULT_URI.replace(".safetensors", ".md")).decode()
     for text in ("Pacheco", "CC BY 4.0", model.about["attribution"], f"{model.about['steps']:,} steps"):
         assert text in card
+
+
+def test_in_bf16_the_shipped_weights_draw_nearly_the_same() -> None:
+    model = SkinModel.load()
+    requests = [Request(condition, kind) for condition, kind in zip(model.conditions, (1, 2, 3, 4, 5, 6), strict=True)]
+    fine, coarse = (
+        np.stack([one.image for one in model.draw(requests, range(6), bf16)]).astype(int) for bf16 in (False, True)
+    )
+    far = np.abs(fine - coarse)
+    assert 0 < far.max() <= 8
+    assert far.mean() < 0.5
+    assert np.abs((fine - coarse).mean(axis=(1, 2))).max() < 0.25, "no shift of colour"
