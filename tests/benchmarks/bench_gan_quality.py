@@ -1,7 +1,7 @@
 """The three generators on held-out patients: plain pix2pix, the paper's, and plus.
 
     python tests/benchmarks/bench_gan_quality.py train --pairs TABLE --out FOLDER [--minutes 4]
-    python tests/benchmarks/bench_gan_quality.py measure --pairs TABLE --pix2pix FILE --paper FILE --plus FILE
+    python tests/benchmarks/bench_gan_quality.py measure --pairs TABLE --plus FILE [--paper FILE] [--pix2pix FILE]
 
 ``train`` trains pix2pix on the split and the samples of jobs/train_gan.py, and may be stopped and called again:
 it goes on exactly where its last checkpoint stands, and says when it is done. Its weights are then in
@@ -99,7 +99,7 @@ def measure(pairs: str, models: dict[str, SkinModel], encoder: str | None, count
         tones = conditioning.tones(drawn.asked, pictures.measured(drawn), drawn.types)
         told = fidelity.compare(seen, features[name], real.groups, drawn.groups)
         found[name] = {**told, "ita_spearman": tones["spearman"], "ita_error": tones["median_error"]}
-        if name != "pix2pix":
+        if name != "pix2pix" and "pix2pix" in features:
             apart = fidelity.kid_difference(seen, features[name], features["pix2pix"], real.groups, drawn.groups)
             found[name]["kid_less_pix2pix"] = vars(apart)
     print(f"{'':8} {'KID':>8} {'95 %':>20} density coverage precision recall  ITA error")
@@ -124,10 +124,11 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("--steps", type=int, default=12000)
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--minutes", type=float, default=3.5, help="after which it stops; call it again")
-    two = commands.add_parser("measure", help="the table of all three; pix2pix.safetensors, and two skin.safetensors")
+    two = commands.add_parser("measure", help="their table; pix2pix.safetensors, and two skin.safetensors")
     two.add_argument("--pairs", required=True)
-    for name in ("pix2pix", "paper", "plus"):
-        two.add_argument(f"--{name}", required=True)
+    two.add_argument("--plus", required=True)
+    two.add_argument("--paper", help="[left out]")
+    two.add_argument("--pix2pix", help="[left out]")
     two.add_argument("--encoder", help="of jobs/evaluate.py [learn one]")
     two.add_argument("--count", type=int, default=304)
     two.add_argument("--out", type=Path, default=Path("bench-out"))
@@ -141,8 +142,8 @@ if __name__ == "__main__":
         wanted = Pix2pixSettings(given.size, given.width, given.batch, given.steps)
         sys.exit(0 if train(given.pairs, given.out, wanted, given.seed, given.minutes) else 3)
     elif given.command == "measure":
-        loaded = {"pix2pix": pix2pix.load(given.pix2pix)}
-        loaded |= {name: SkinModel.load(getattr(given, name)) for name in ("paper", "plus")}
+        loaded = {"pix2pix": pix2pix.load(given.pix2pix)} if given.pix2pix else {}
+        loaded |= {name: SkinModel.load(getattr(given, name)) for name in ("paper", "plus") if getattr(given, name)}
         harness.write("gan_quality", measure(given.pairs, loaded, given.encoder, given.count), given.out)
     else:
         print("left out: needs three trained models; see --help")
