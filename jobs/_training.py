@@ -21,7 +21,7 @@ from torch import Tensor
 from medsynth import storage
 from medsynth.distributed import runs, training
 from medsynth.distributed.board import Progress
-from medsynth.distributed.training import Job
+from medsynth.distributed.loop import Job
 
 _KEPT, _KEPT_TURNED = 12, 5
 _ABREAST = 7

@@ -8,18 +8,16 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
-from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 from ray.data._internal.execution.execution_callback import ExecutionCallback  # nothing public slows the loop down
 
+from medsynth.distributed.loop import Arrays, Feed
 from medsynth.errors import UserError
-
-Arrays = dict[str, NDArray[Any]]
 
 # A block costs memory in the worker until its dataset is done; a wave gives that back.
 _WAVE = 2048
@@ -29,16 +27,6 @@ _AT_HAND = 3
 # Kept ahead of each worker; all workers of a node share one object store.
 _AHEAD_BYTES = 512 << 20
 _STEP_SECONDS = 0.02
-
-
-class Feed(Protocol):
-    """Every batch of a run by its number; pure functions, so that Ray may call them again anywhere."""
-
-    def batch(self, step: int, rank: int, workers: int) -> Arrays:
-        """One worker's share of one step."""
-
-    def held_out(self, number: int) -> Arrays:
-        """One batch to validate on."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from ray import cloudpickle
 
 from medsynth.distributed import runs
 from medsynth.distributed.board import Progress
+from medsynth.distributed.loop import means
 from medsynth.distributed.session import session
-from medsynth.distributed.training import means, processors, shares, train
+from medsynth.distributed.training import processors, shares, train
 from medsynth.errors import TrainingError, UserError
 from tests.distributed import toys
 from tests.distributed.toys import Line, ToyJob

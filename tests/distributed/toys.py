@@ -9,8 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from medsynth.distributed.pipeline import Arrays
-from medsynth.distributed.training import Average
+from medsynth.distributed.loop import Arrays, Average
 from medsynth.errors import SpecError
 
 
