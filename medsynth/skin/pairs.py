@@ -118,7 +118,8 @@ def split(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
     Args:
         pairs: the photos. Where the table has a column ``split``, it decides: ``train``, or anything else for
             held out.
-        share: of the patients to hold out, where the table does not decide; 0 for none.
+        share: of the patients to hold out, where the table does not decide; of each condition, and within it of each
+            skin type, as nearly as whole patients allow. 0 for none.
         seed: another seed holds out others.
 
     Returns:
@@ -130,13 +131,29 @@ def split(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
     if any(photo.split is not None for photo in pairs.photos):
         held = _told(pairs)
     else:
-        ordered = sorted(pairs.patients, key=lambda patient: seeds.digest64(seed, "held out", patient))
-        held = set(ordered[: max(1, round(share * len(ordered)))] if share else [])
+        held = _drawn(pairs, share, seed) if share else set()
     training = tuple(photo for photo in pairs.photos if photo.patient not in held)
     if not training:
         raise PairsError(f"{pairs.uri}: no photo is left to learn from; hold out fewer of the {len(held)} patient(s)")
     others = tuple(photo for photo in pairs.photos if photo.patient in held)
     return replace(pairs, photos=training), replace(pairs, photos=others)
+
+
+def _drawn(pairs: Pairs, share: float, seed: int) -> set[str]:
+    # Every n-th patient of those ordered by condition and type, so that both sides show the rare ones where they can.
+    first = {photo.patient: photo for photo in reversed(pairs.photos)}
+    ordered = sorted(
+        pairs.patients,
+        key=lambda name: (first[name].condition, first[name].fitzpatrick or 0, seeds.digest64(seed, "held out", name)),
+    )
+    count = len(ordered)
+    taken = max(1, round(share * count))
+    start = seeds.digest64(seed, "held out") % count
+    return {
+        name
+        for place, name in enumerate(ordered)
+        if (start + place + 1) * taken // count > (start + place) * taken // count
+    }
 
 
 def _told(pairs: Pairs) -> set[str]:

@@ -74,6 +74,19 @@ def test_patients_are_never_parted(tmp_path: Path) -> None:
         pairs.split(whole, 1, 5)
 
 
+def test_both_sides_show_the_rare_conditions_and_types(tmp_path: Path) -> None:
+    rows = [f"{n}.jpg,NEV,{1 + n // 20},P{n},1,2,30,40,64,64" for n in range(80)]
+    rows += [f"m{n}.jpg,MEL,{1 + n // 4},Q{n},1,2,30,40,64,64" for n in range(8)]
+    whole = pairs.read(table(tmp_path, *rows))
+    for seed in range(6):
+        training, held = pairs.split(whole, 0.25, seed)
+        assert len(held.patients) == 22
+        for condition, kind, there in [("NEV", 1, 20), ("NEV", 4, 20), ("MEL", 1, 4), ("MEL", 2, 4)]:
+            found = [sum((p.condition, p.fitzpatrick) == (condition, kind) for p in part.photos)
+                     for part in (training, held)]  # fmt: skip
+            assert found == [there * 3 // 4, there // 4], (seed, condition, kind)
+
+
 def test_the_tables_own_split_decides_and_may_not_part_a_patient(tmp_path: Path) -> None:
     head = HEAD + ",split"
     rows = ["a.jpg,NEV,2,P1,1,2,30,40,64,64,train", "b.jpg,NEV,2,P2,1,2,30,40,64,64,test"]
