@@ -1,5 +1,6 @@
 """What every network's training has in common: its pace, its state, and where its tensors lie."""
 
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Self
@@ -39,9 +40,11 @@ class PaceSettings(Settings):
 
 
 def made_repeatable(device: torch.device) -> None:
-    """Have a GPU's convolutions reckoned in one way, always."""
+    """Have a GPU reckon in one way, always; what has no such way raises RuntimeError from then on in this process."""
     if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is reckoned
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
 
 
@@ -73,8 +76,7 @@ def follow(mean: nn.Module, module: nn.Module, decay: float, steps: int) -> None
     """
     decay = min(decay, steps / (steps + 9))
     with torch.no_grad():
-        for kept, parameter in zip(mean.parameters(), module.parameters(), strict=True):
-            kept.lerp_(parameter, 1 - decay)
+        torch._foreach_lerp_(list(mean.parameters()), list(module.parameters()), 1 - decay)
 
 
 def state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -107,9 +109,10 @@ def load_moments(
 ) -> None:
     """The inverse of :func:`moments_of`."""
     for name, parameter in parameters.items():
-        # The moments lie as the weights do; the optimizer wants its own count of steps on the CPU.
+        # The moments lie as the weights do; of steps, only a fused optimizer counts where the weights are.
+        place = parameter.device if optimizer.defaults.get("fused") else torch.device("cpu")
         optimizer.state[parameter] = {
-            key: value.clone() if key == "step" else torch.empty_like(parameter).copy_(value)
+            key: value.clone().to(place) if key == "step" else torch.empty_like(parameter).copy_(value)
             for key, value in _below(state, f"{prefix}.{name}").items()
         }
 

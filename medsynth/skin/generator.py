@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsynth.skin.upsampling import UpConvolution
+from medsynth.skin.upsampling import UpConvolution, doubled, repeated, smoothed
 from medsynth.spec import Settings
 
 _LOWEST = 8
@@ -32,6 +32,11 @@ class GeneratorSettings(Settings):
     """Numbers that condition, type, skin colour and look are brought to."""
     dropout: bool = True
     """In the U-Net's inner blocks, while it learns."""
+    look_spread: float = Field(default=0.8, gt=0, le=1)
+    """Standard deviation of the look when drawing; 1 while it learns. Less of it gives fewer faults and less variety
+    (truncation: Brock, Donahue and Simonyan, ICLR 2019, section 3.1)."""
+    grain_spread: float = Field(default=0.75, gt=0, le=1)
+    """The same of the noise by pixel and scale."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -162,10 +167,10 @@ class PlusNetwork(nn.Module):
             if place:
                 self.ups.append(UpConvolution(settings.channels(self.sides[place - 1]), out))
             if side < settings.size:
-                self.convolutions.append(nn.Conv2d(out, out, 3, padding=1, padding_mode="replicate"))
+                self.convolutions.append(nn.Conv2d(out, out, 3))
             # Scale, shift and noise for the skin, and what the lesion changes of them, for each layer.
             self.styles.append(nn.Linear(size, (12 if side < settings.size else 6) * out))
-        self.last = nn.Conv2d(settings.channels(settings.size), 3, 3, padding=1, padding_mode="replicate")
+        self.last = nn.Conv2d(settings.channels(settings.size), 3, 3)
         with torch.no_grad():
             self.bend_out.weight.mul_(0.3)
             self.last.weight.mul_(0.3)
@@ -183,26 +188,23 @@ class PlusNetwork(nn.Module):
         region = self.region(asked.masks, ellipse, chance, style)
         x = self.begin(asked, ellipse, chance, style)
         for place, side in enumerate(self.sides):
-            here = functional.interpolate(region, size=(side, side), mode="bilinear", align_corners=False)
+            here = _sized(region, side)
             numbers = self.styles[place](style).reshape(len(x), -1, 6, self.settings.channels(side))
             if place:
-                x = self.ups[place - 1](x)
+                x = smoothed(self.ups[place - 1](x))
             x = _modulated(x, numbers[:, 0], here, chance.grain[place])
             if side < self.settings.size:  # at the full size, a layer costs as much as at all others together
-                x = self.convolutions[place](x)
+                x = self.convolutions[place](repeated(x))
                 # Turned, so that the second noise of a level is not the first.
                 x = _modulated(x, numbers[:, 1], here, chance.grain[place].flip(3).transpose(2, 3))
-        detail = self.last(x)
+        detail = self.last(repeated(x)).float()  # in bf16, its mean would be a little off
         base = torch.atanh(skin.clamp(-0.98, 0.98))[:, :, None, None]
         return torch.tanh(base + detail - _middle(detail, 1 - asked.masks))
 
     def region(self, masks: Tensor, ellipse: Tensor, chance: Chance, style: Tensor) -> Tensor:
         """How much of the lesion there is, place by place, at a quarter of the size: (N, 1, S / 4, S / 4)."""
         side = max(self.sides[0], self.settings.size // 4)
-        grain = [
-            functional.interpolate(chance.grain[place], size=(side, side), mode="bilinear", align_corners=False)
-            for place in range(min(3, len(self.sides)))
-        ]
+        grain = [_sized(chance.grain[place], side) for place in range(min(3, len(self.sides)))]
         grain += [grain[-1]] * (3 - len(grain))
         small = [_reduced(field, side) for field in (ellipse, masks)]
         hidden = self.bend_in(torch.cat([*small, *grain], dim=1)) + self.bend_by(style)[:, :, None, None]
@@ -213,7 +215,8 @@ class PlusNetwork(nn.Module):
         """The lowest level, before its first layer."""
         side = self.sides[0]
         part = chance.look[:, : self.settings.latent // 4, None, None].expand(-1, -1, side, side)
-        small = [_reduced(field, side) for field in (ellipse, asked.masks)]
+        # Only inside: the skin shall not depend on how large a lesion is beside it.
+        small = [_reduced(field, side) for field in (ellipse.clamp(min=0), asked.masks)]
         x = self.start(torch.cat([part, *small, chance.grain[0]], dim=1))
         begun: Tensor = x + self.start_by(style)[:, :, None, None]
         return begun
@@ -231,6 +234,12 @@ def _middle(detail: Tensor, around: Tensor) -> Tensor:
 
 def _reduced(field: Tensor, side: int) -> Tensor:
     return functional.avg_pool2d(field, field.shape[2] // side)
+
+
+def _sized(field: Tensor, side: int) -> Tensor:
+    while field.shape[2] < side:
+        field = doubled(field)
+    return _reduced(field, side) if field.shape[2] > side else field
 
 
 def _modulated(x: Tensor, numbers: Tensor, region: Tensor, grain: Tensor) -> Tensor:

@@ -8,9 +8,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from medsynth.skin.upsampling import doubled
 from medsynth.spec import Settings
 
 Kind = Literal["vanilla", "hinge"]
+
+_SHADES = 16
+"""Squares a side whose means are the skin's shades."""
 
 
 class LossSettings(Settings):
@@ -113,13 +117,13 @@ def statistics_matching(drawn: Sequence[Tensor], photos: Sequence[Tensor]) -> Te
     return torch.stack(apart).mean()
 
 
-def texture(drawn: Tensor, photos: Tensor, levels: int = 3, cells: int = 4) -> Tensor:
+def texture(drawn: Tensor, photos: Tensor, cells: int = 4) -> Tensor:
     """Distance of how strong the detail is, by scale and by place.
 
     Args:
-        drawn: (N, 3, S, S).
+        drawn: (N, 3, S, S), 32 pixels a side or more. At 128 pixels the Laplacian pyramid has three levels, and
+            another one each time that they are doubled, so that the coarsest is the same.
         photos: as ``drawn``.
-        levels: of a Laplacian pyramid.
         cells: places a side over which a band's size is averaged.
 
     Source:
@@ -127,20 +131,21 @@ def texture(drawn: Tensor, photos: Tensor, levels: int = 3, cells: int = 4) -> T
         all its statistics the first.
     """
     total = drawn.new_zeros(())
+    levels = max(3, drawn.shape[2].bit_length() - 5)
     for _ in range(levels):
         sizes = []
         halves = []
         for image in (drawn, photos):
             half = functional.avg_pool2d(image, 2)
-            band = image - functional.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
-            sizes.append(functional.adaptive_avg_pool2d(band.abs(), cells))
+            band = image - doubled(half)
+            sizes.append(functional.avg_pool2d(band.abs(), max(1, image.shape[2] // cells)))
             halves.append(half)
         total = total + (sizes[0] - sizes[1]).abs().mean()
         drawn, photos = halves
     return total / levels
 
 
-def tone(drawn: Tensor, photos: Tensor, masks: Tensor, pool: int = 8) -> Tensor:
+def tone(drawn: Tensor, photos: Tensor, masks: Tensor) -> Tensor:
     """Distance of the skin's mean colours, and of the spread of its shades.
 
     For pictures that are drawn from a look of chance, too: where a shade lies is theirs to choose, how dark
@@ -150,8 +155,8 @@ def tone(drawn: Tensor, photos: Tensor, masks: Tensor, pool: int = 8) -> Tensor:
         drawn: (N, 3, S, S).
         photos: as ``drawn``.
         masks: (N, 1, S, S), 1 in the lesion's place, which does not count.
-        pool: side of the squares whose means are the shades, in pixels.
     """
+    pool = max(1, drawn.shape[2] // _SHADES)
     weights = functional.avg_pool2d(1 - masks, pool)
     weights = weights / weights.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
     apart = drawn.new_zeros(())

@@ -95,7 +95,7 @@ class Trainer:
         }
         betas = (settings.momentum, 0.99)
         self._optimizers = {
-            name: torch.optim.Adam(list(parameters.values()), lr=0.0, betas=betas, fused=device.type == "cpu")
+            name: torch.optim.Adam(list(parameters.values()), lr=0.0, betas=betas, fused=True)
             for name, parameters in self._learning.items()
         }
         self.disturbed = torch.zeros((), device=device)
@@ -128,8 +128,10 @@ class Trainer:
         seen = Asked(disturb(asked.maps), disturb(asked.masks), asked.skin, asked.conditions, asked.types)
         real, fake = disturb(photos), disturb(drawn)
         with learning.precision(self._device, self._settings.precision):
-            real_scores, real_features = self.judge(real, seen)
-            fake_scores, _ = self.judge(fake.detach(), seen)
+            both = Asked(*(torch.cat([field, field]) for field in seen))
+            scores, features = self.judge(torch.cat([real, fake.detach()]), both)
+        real_scores, fake_scores = zip(*(score.chunk(2) for score in scores), strict=True)
+        real_features = [answer.detach().chunk(2)[0] for answer in features]
         judged = losses.judged(real_scores, True, own.kind) + losses.judged(fake_scores, False, own.kind)
         self._descend("judge", 0.5 * judged)
         self._follow(real_scores)
@@ -256,7 +258,7 @@ def _disturbance(count: int, chance: Tensor) -> Callable[[Tensor], Tensor]:
 
     def disturb(images: Tensor) -> Tensor:
         size = images.shape[2]
-        if not (moved | wiped).any():
+        if images.device.type == "cpu" and not (moved | wiped).any():  # a GPU would have to be waited for
             return images
         places = torch.arange(size, device=images.device)
         whole = [torch.round(shift * moved * size / 8).long() for shift in shifts]

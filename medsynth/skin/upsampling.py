@@ -5,12 +5,14 @@ and output channel. Several of the nine at a place meet the same pixel: with the
 and the layer is a transposed convolution. Neighbouring answers share still more: :func:`_corners` makes nine.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+Made = TypeVar("Made")
 
 _MANY, _FEW = 96, 8
 """Answers a pixel from which products of differences pay while learning, and below which they do not when drawing."""
@@ -33,14 +35,14 @@ class UpConvolution(nn.Module):
         plain = nn.Conv2d(into, out, 3)
         assert plain.bias is not None
         self.weight, self.bias = plain.weight, plain.bias
-        self._made: tuple[object, Tensor | _Weights] | None = None
+        self._made: dict[Any, tuple[object, Any]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) to (N, out, 2 h, 2 w)."""
         if x.device.type != "cpu" or len(self.bias) < _MANY:
-            return functional.conv_transpose2d(x, summed(self.weight), self.bias, stride=2, padding=1)
+            return functional.conv_transpose2d(x, self._of_weights(summed), self.bias, stride=2, padding=1)
         padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        corners = [above + rest for above, rest in _corners(padded, _weights(self.weight), self.bias)]
+        corners = [above + rest for above, rest in _corners(padded, self._of_weights(_weights), self.bias)]
         whole: Tensor = torch.stack([torch.stack(corners[:2], dim=3), torch.stack(corners[2:], dim=3)], dim=2)
         return whole.reshape(len(x), 2 * x.shape[2], 2 * x.shape[3], -1).permute(0, 3, 1, 2)
 
@@ -55,15 +57,70 @@ class UpConvolution(nn.Module):
         """
         if torch.is_grad_enabled() or parts[0].device.type != "cpu":
             return self.forward(functional.relu(torch.cat(list(parts), dim=1)))
-        # What is made of the weights is kept until they change.
+        last = [part.permute(0, 2, 3, 1) for part in parts]
+        if len(self.weight) >= _FEW:
+            return _by_differences(last, self._of_weights(_weights), self.bias)
+        return _by_places(last, self._of_weights(summed), self.bias)
+
+    def _of_weights(self, make: Callable[[Tensor], Made]) -> Made:
+        """What is made of the weights; where nothing is learnt, it is kept until they change."""
+        if torch.is_grad_enabled():
+            return make(self.weight)
         now = (self.weight._version, self.weight.dtype, self.weight.device)
-        if self._made is None or self._made[0] != now:
-            made = _weights(self.weight) if len(self.weight) >= _FEW else summed(self.weight)
-            self._made = now, made
-        kept = self._made[1]
-        if isinstance(kept, _Weights):
-            return _by_differences([part.permute(0, 2, 3, 1) for part in parts], kept, self.bias)
-        return _by_places([part.permute(0, 2, 3, 1) for part in parts], kept, self.bias)
+        if make not in self._made or self._made[make][0] != now:
+            self._made[make] = now, make(self.weight)
+        kept: Made = self._made[make][1]
+        return kept
+
+
+def smoothed(x: Tensor) -> Tensor:
+    """Each channel with a quarter, a half and a quarter of three pixels in both directions, edges repeated.
+
+    After :class:`UpConvolution` it makes of nearest neighbours a bilinear enlargement, away from the edges, since
+    convolutions may change places; without it neighbouring pixels of one origin have weights of their own, and a fine
+    grid stays where a generator learns little.
+
+    Args:
+        x: (N, C, h, w).
+
+    Source:
+        Karras et al., "A style-based generator architecture", CVPR 2019, appendix C, after Zhang, "Making
+        convolutional networks shift-invariant again", ICML 2019.
+    """
+    taps = torch.tensor([0.25, 0.5, 0.25], device=x.device, dtype=x.dtype)
+    kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 3, 3)
+    return functional.conv2d(repeated(x), kernel, groups=x.shape[1])
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Bilinear, twice as large: (N, C, h, w) to (N, C, 2 h, 2 w); on a GPU the same gradient every time."""
+    return smoothed(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def repeated(x: Tensor) -> Tensor:
+    """A pixel more on each side, the edges' own: (N, C, h, w) to (N, C, h + 2, w + 2).
+
+    Not torch's own padding, whose gradient differs in its last bits from time to time on a GPU.
+    """
+    found: Tensor = _Repeated.apply(x)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Repeated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return functional.pad(x, (1, 1, 1, 1), mode="replicate")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (gradient,) = gradients
+        rows = gradient[:, :, 1:-1].clone()
+        rows[:, :, 0] += gradient[:, :, 0]
+        rows[:, :, -1] += gradient[:, :, -1]
+        found = rows[:, :, :, 1:-1].clone()
+        found[:, :, :, 0] += rows[:, :, :, 0]
+        found[:, :, :, -1] += rows[:, :, :, -1]
+        return found
 
 
 def summed(weight: Tensor) -> Tensor:

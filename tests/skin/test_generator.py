@@ -67,3 +67,20 @@ def test_the_ellipse_fills_the_masks_box() -> None:
 def test_a_size_that_is_no_power_of_two_is_refused() -> None:
     with pytest.raises(ValueError, match="take a power of two"):
         GeneratorSettings(size=96)
+
+
+def test_skin_far_from_a_lesion_does_not_depend_on_its_size() -> None:
+    torch.manual_seed(0)
+    network = generator.build(PLUS, 3).eval()
+    assert isinstance(network, PlusNetwork)
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[0, :, 4:10, 4:10] = 1
+    masks[1, :, 2:12, 2:12] = 1
+    noise = chance(1)
+    both = Chance(noise.look.expand(2, -1), tuple(g.expand(2, -1, -1, -1) for g in noise.grain))
+    style, ellipse = torch.zeros(2, PLUS.embedding), generator.inside(masks)
+    begun = network.begin(asked(2)._replace(masks=masks), ellipse, both, style)
+    assert torch.equal(begun[0, :, 4:, 4:], begun[1, :, 4:, 4:])
+    region = network.region(masks, ellipse, both, style)
+    assert (region[0] - region[1]).abs()[:, 6:, 6:].max() < 0.05
+    assert (region[0] - region[1]).abs().max() > 0.2

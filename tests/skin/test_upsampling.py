@@ -76,3 +76,28 @@ def test_a_picture_is_the_same_in_whatever_company_it_is_drawn(out: int) -> None
     other[6] = x[1]
     with torch.inference_mode():
         assert torch.equal(layer.of_rectified([x])[1], layer.of_rectified([other])[6])
+
+
+@SHAPES
+def test_smoothed_neighbours_are_a_bilinear_enlargement(shape: tuple[int, int]) -> None:
+    torch.manual_seed(3)
+    x = torch.randn(2, 3, *shape, dtype=torch.float64)
+    wanted = functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(upsampling.doubled(x), wanted)
+
+
+def test_smoothing_makes_a_layer_bilinear_enlargement_and_convolution_away_from_the_edges() -> None:
+    torch.manual_seed(3)
+    layer = UpConvolution(3, 4).double()
+    x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    large = functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+    wanted = functional.conv2d(large, layer.weight, layer.bias, padding=1)
+    inner = (..., slice(3, -3), slice(3, -3))
+    torch.testing.assert_close(upsampling.smoothed(layer(x))[inner], wanted[inner])
+
+
+def test_repeated_edges_have_the_gradient_of_replicating_padding() -> None:
+    torch.manual_seed(3)
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(upsampling.repeated(x), functional.pad(x, (1, 1, 1, 1), mode="replicate"))
+    assert torch.autograd.gradcheck(upsampling.repeated, (x,))
