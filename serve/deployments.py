@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FOCUS_BATCH = 16
 SKIN_BATCH = 8
-"""The generator's own micro-batch, :data:`medsynth.skin.model.MICRO_BATCH`: it draws as many in any case."""
+"""What a GPU draws at a time (:func:`medsynth.skin.model.micro_batch`); a CPU draws them one by one."""
 
 
 class FocusScorer:

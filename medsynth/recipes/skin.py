@@ -26,7 +26,7 @@ from medsynth.recipes.camera import CameraSettings
 from medsynth.recipes.photo import SIZES
 from medsynth.skin import likeness, pairs, quality, tone
 from medsynth.skin.likeness import Known
-from medsynth.skin.model import DEFAULT_URI, MICRO_BATCH, Drawn, Request, SkinModel
+from medsynth.skin.model import DEFAULT_URI, Drawn, Request, SkinModel
 from medsynth.skin.quality import Found, Thresholds
 from medsynth.skin.semantic_map import Box
 from medsynth.spec import Axis, Range, Settings, Spec, parse
@@ -233,12 +233,12 @@ class Skin:
             processor.check(self._kind, self._settings.gpu)
             model = _model(self._settings.weights, self._sha256, self._settings.gpu)
         results: dict[int, list[Output | Refusal]] = {sample.index: [] for sample in samples}
-        waiting = list(samples)
+        waiting, size = list(samples), model.micro_batch
         with clock("render"), processor.settled():
             for turn in range(_DRAWS):
                 again = []
-                for first in range(0, len(waiting), MICRO_BATCH):
-                    members = [_redrawn(sample, turn) for sample in waiting[first : first + MICRO_BATCH]]
+                for first in range(0, len(waiting), size):
+                    members = [_redrawn(sample, turn) for sample in waiting[first : first + size]]
                     for original, result in zip(waiting[first:], self._draw(model, members), strict=False):
                         results[original.index].append(result)
                         if isinstance(result, Refusal):

@@ -17,10 +17,18 @@ from medsynth.skin.semantic_map import Geometry, MapError, Region
 
 DEFAULT_URI = "package://medsynth/weights/skin.safetensors"
 
-MICRO_BATCH = 8
-"""Pictures drawn at a time, always: fewer are filled up, since another shape may be added up in another order."""
+_ON_GPU = 8
 
-_KIND = Kind("medsynth.skin/2", "skin", "jobs/train_gan.py")
+
+def micro_batch(device: torch.device) -> int:
+    """Pictures drawn at a time, always: fewer are filled up, since another shape may be added up in another order.
+
+    On a CPU each is drawn alone, which takes no longer, and nobody waits for others' pictures.
+    """
+    return 1 if device.type == "cpu" else _ON_GPU
+
+
+_KIND = Kind("medsynth.skin/3", "skin", "jobs/train_gan.py")
 
 
 @dataclass(frozen=True)
@@ -141,6 +149,11 @@ class SkinModel:
         size: int = self.network.settings.size
         return size
 
+    @property
+    def micro_batch(self) -> int:
+        """Pictures that it draws at a time."""
+        return micro_batch(next(self.network.parameters()).device)
+
     def draw(self, requests: Sequence[Request], seeds_of: Sequence[int], bf16: bool = False) -> list[Drawn]:
         """Draw pictures.
 
@@ -158,9 +171,10 @@ class SkinModel:
         """
         planned = [self._planned(request, seed) for request, seed in zip(requests, seeds_of, strict=True)]
         pictures: list[NDArray[np.uint8]] = []
-        for first in range(0, len(planned), MICRO_BATCH):
-            rows = list(range(first, min(first + MICRO_BATCH, len(planned))))
-            filled = rows + [rows[-1]] * (MICRO_BATCH - len(rows))
+        size = self.micro_batch
+        for first in range(0, len(planned), size):
+            rows = list(range(first, min(first + size, len(planned))))
+            filled = rows + [rows[-1]] * (size - len(rows))
             drawn = self._micro_batch(
                 [planned[row] for row in filled],
                 [requests[row] for row in filled],
@@ -217,15 +231,17 @@ def chance(settings: GeneratorSettings, seeds_of: Sequence[int], device: torch.d
         device: where the noise shall lie.
     """
 
-    def normal(purpose: str, *shape: int) -> torch.Tensor:
+    def normal(purpose: str, spread: float, *shape: int) -> torch.Tensor:
         rows = [
             np.random.Generator(np.random.Philox(key=seeds.digest64(seed, purpose))).standard_normal(shape, np.float32)
             for seed in seeds_of
         ]
-        return torch.from_numpy(np.stack(rows)).to(device)
+        return torch.from_numpy(np.stack(rows) * np.float32(spread)).to(device)
 
-    grain = tuple(normal(f"grain {side}", 1, side, side) for side in generator.sides(settings.size))
-    return Chance(normal("look", settings.latent), grain)
+    grain = tuple(
+        normal(f"grain {side}", settings.grain_spread, 1, side, side) for side in generator.sides(settings.size)
+    )
+    return Chance(normal("look", settings.look_spread, settings.latent), grain)
 
 
 def _skin(kind: int | None, seed: int) -> tuple[int, int, int]:

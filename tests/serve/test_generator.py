@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from medsynth import images
 from medsynth.model_file import ModelError
@@ -13,7 +14,7 @@ from medsynth.recipes import build
 from medsynth.recipes.base import Output, Sample, Stopwatch
 from medsynth.seeds import sample_seed
 from medsynth.skin import semantic_map
-from medsynth.skin.model import SkinModel
+from medsynth.skin.model import SkinModel, micro_batch
 from medsynth.skin.semantic_map import Box
 from serve.deployments import SKIN_BATCH
 from serve.generator import Artist, GeneratorService
@@ -29,9 +30,8 @@ def draw(skin: LocalSkin, asked: Asked, *seeds: int) -> list[Picture]:
 
 
 def test_the_batch_is_the_models_own() -> None:
-    from medsynth.skin.model import MICRO_BATCH
-
-    assert SKIN_BATCH == MICRO_BATCH
+    assert micro_batch(torch.device("cuda")) == SKIN_BATCH
+    assert micro_batch(torch.device("cpu")) == 1
 
 
 def test_a_picture_does_not_depend_on_its_company(skin: LocalSkin) -> None:
