@@ -42,7 +42,7 @@ class TrainSettings(LearningSettings):
     """How training pairs are made of photos."""
     conditions: tuple[str, ...] = ()
     """Those to learn, in the order that gives them their colours; by default all of the table."""
-    hold_out: float = Field(default=0.15, ge=0, lt=1)
+    hold_out: float = Field(default=0.25, ge=0, lt=1)
     """Share of the patients that is held out to validate on, at least one; 0 for none."""
     split_seed: int = Field(default=0, ge=0)
     """Another one holds out other patients. Not the run's: runs of other seeds are compared on the same photos."""
@@ -110,10 +110,14 @@ no average of the weights is kept, and that photos keep their own tone.
 """
 
 
-def _sized(size: int, width: int, widest: int, judge: int, **others: int) -> dict[str, Any]:
+def _sized(size: int, width: int, widest: int, judge: int, **others: Any) -> dict[str, Any]:
     network = {"size": size, "width": width, "widest": widest}
-    return {"generator": network, "samples": {"size": size}, "discriminator": {"width": judge}, **others}
+    sized = {"generator": network, "samples": {"size": size}, "discriminator": {"width": judge}}
+    return spec.merged(sized, others)
 
+
+_LARGE: dict[str, Any] = {"discriminator": {"scales": 3}, "losses": {"pool": 8}}
+"""At 256 px, for judges and squares to see as much of a picture as at 128."""
 
 MACHINES: dict[str, dict[str, dict[str, Any]]] = {
     "cpu": {
@@ -121,15 +125,15 @@ MACHINES: dict[str, dict[str, dict[str, Any]]] = {
         "plus": _sized(128, 16, 128, 32, batch=8, steps=6000),
     },
     "gpu": {
-        "paper": _sized(256, 64, 512, 64, batch=16, steps=30000),
-        "plus": _sized(256, 32, 512, 64, batch=32, steps=30000),
+        "paper": _sized(256, 64, 512, 64, batch=16, steps=8000),
+        "plus": _sized(256, 24, 256, 64, batch=32, steps=3500, **_LARGE),
     },
     "cluster": {
-        "paper": _sized(256, 64, 512, 64, batch=64, steps=60000),
-        "plus": _sized(256, 48, 768, 96, batch=256, steps=60000),
+        "paper": _sized(256, 64, 512, 64, batch=64, steps=30000),
+        "plus": _sized(256, 32, 512, 96, batch=256, steps=30000, **_LARGE),
     },
 }
-"""What a preset is on a machine: two CPU cores for an hour, one GPU, or many."""
+"""What a preset is on a machine: two CPU cores for an hour, one GPU for a quarter of one, or many."""
 
 
 def settings(preset: str, machine: str, uri: str | None, flags: Mapping[str, Any]) -> TrainSettings:

@@ -29,7 +29,7 @@ class SampleSettings(Settings):
 
     size: int = Field(default=128, ge=16, le=1024)
     """Pixels on a side."""
-    zoom: Range = Range(low=0.6, high=1.0)
+    zoom: Range = Range(low=0.5, high=1.0)
     """Side of what is cut out, as a share of the photo's shorter side; more where the lesion needs it."""
     retoned: float = Field(default=0.8, ge=0, le=1)
     """Share of samples that are given another tone, their angle drawn evenly from ``angle``."""

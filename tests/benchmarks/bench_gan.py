@@ -7,6 +7,8 @@ measures the same paper preset with ``precision: bf16`` besides, where the proce
 """
 
 import argparse
+import copy
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,16 +42,25 @@ def batch(count: int, size: int) -> dict[str, Any]:
     }
 
 
-def in_turns(functions: dict[str, Callable[[], Any]], images: int, rounds: int) -> dict[str, Any]:
+def in_turns(
+    functions: dict[str, Callable[[], Any]], images: int, rounds: int, calls: int, device: torch.device
+) -> dict[str, Any]:
     """Images a second of each, taken in turns, and how many times as fast as the first each is, round by round."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
+
+    def timed(function: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / calls
+
     for function in functions.values():
-        function()
+        timed(function)
     for _ in range(rounds):
         for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(timed(function))
     first = seconds[next(iter(functions))]
     return {
         name: {
@@ -60,44 +71,54 @@ def in_turns(functions: dict[str, Callable[[], Any]], images: int, rounds: int) 
     }
 
 
-def run(size: int, width: int, rounds: int, bf16: bool) -> dict[str, Any]:
+def run(size: int, width: int, rounds: int, bf16: bool, device: torch.device) -> dict[str, Any]:
     """All figures."""
     sized = {"size": size, "width": width, "widest": 8 * width}
     judge = {"width": width}
     flags = {"generator": sized, "samples": {"size": size}, "discriminator": judge, "batch": 4}
-    ours = Trainer(skin.settings("paper", "gpu", None, flags), 6, torch.device("cpu"), 0)
-    peer = Pix2pix(Pix2pixSettings(size, width, 4), 0)
+    precisions = ("float32", "bf16") if bf16 else ("float32",)
     four, eight = batch(4, size), batch(8, size)
-    learning: dict[str, Callable[[], Any]] = {"pix2pix": lambda: peer.step(four), "paper": lambda: ours.step(four)}
+    maps = torch.from_numpy(eight["maps"]).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
+    last = maps.contiguous(memory_format=torch.channels_last)
+    rest = (torch.zeros(8, 1, size, size), torch.zeros(8, 3), *[torch.zeros(8, dtype=torch.int64)] * 2)
+    given = Asked(last, *(field.to(device) for field in rest))
+    learners: dict[str, Callable[[], Any]] = {}
+    drawers: dict[str, Callable[[], Any]] = {}
+    for precision in precisions:
+        peer = Pix2pix(Pix2pixSettings(size, width, 4, precision=precision), 0, device)
+        ours = Trainer(skin.settings("paper", "gpu", None, {**flags, "precision": precision}), 6, device, 0)
+        learners[f"pix2pix, {precision}"] = functools.partial(peer.step, four)
+        learners[f"paper, {precision}"] = functools.partial(ours.step, four)
+        # As kindly to the peer as can be: statistics fixed, no dropout, which its authors keep when they draw. Of a
+        # copy, since learning goes on.
+        drawing = copy.deepcopy(peer.generator).eval()
+        drawers[f"pix2pix, {precision}"] = _drawing(drawing, maps.contiguous(), precision)
+        drawers[f"paper, {precision}"] = _drawing(ours.averaged, given, precision)
+    found: dict[str, Any] = {"size": size, "width": width, "threads": torch.get_num_threads(), "device": str(device)}
+    if device.type == "cuda":
+        found["device"] = torch.cuda.get_device_name()
+    calls = 20 if device.type == "cuda" else 1
+    found["learning"] = {"bar": LEARNING, "batch": 4, **in_turns(learners, 4, rounds, calls, device)}
+    with torch.inference_mode():
+        found["drawing"] = {"bar": DRAWING, "batch": 8, **in_turns(drawers, 8, 3 * rounds, calls, device)}
+    for part in ("learning", "drawing"):
+        for name in learners:
+            figure = found[part][name]
+            print(
+                f"{part:9} {name:16} {figure['median']:8.2f} images/s, {figure['ratio']:.2f} times pix2pix in float32"
+            )
+    return found
 
-    def as_bf16(network: torch.nn.Module, given: Asked) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+
+def _drawing(network: torch.nn.Module, given: Any, precision: str) -> Callable[[], Any]:
+    device = next(network.parameters()).device
+
+    def draw() -> torch.Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             found: torch.Tensor = network(given)
         return found
 
-    maps = torch.from_numpy(eight["maps"]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    last = maps.contiguous(memory_format=torch.channels_last)
-    given = Asked(last, torch.zeros(8, 1, size, size), torch.zeros(8, 3), *[torch.zeros(8, dtype=torch.int64)] * 2)
-    # As kindly to the peer as can be: statistics fixed, no dropout, which its authors keep when they draw.
-    network, averaged = peer.generator, ours.averaged
-    drawing: dict[str, Callable[[], Any]] = {
-        "pix2pix": lambda: network(maps.contiguous()),
-        "paper": lambda: averaged(given),
-    }
-    if bf16:
-        quick = Trainer(skin.settings("paper", "gpu", None, {**flags, "precision": "bf16"}), 6, torch.device("cpu"), 0)
-        learning["paper, bf16"] = lambda: quick.step(four)
-        drawing["paper, bf16"] = lambda: as_bf16(averaged, given)
-    found: dict[str, Any] = {"size": size, "width": width, "threads": torch.get_num_threads()}
-    found["learning"] = {"bar": LEARNING, "batch": 4, **in_turns(learning, 4, rounds)}
-    network.eval()
-    with torch.inference_mode():
-        found["drawing"] = {"bar": DRAWING, "batch": 8, **in_turns(drawing, 8, 3 * rounds)}
-    for part in ("learning", "drawing"):
-        for name in learning:
-            figure = found[part][name]
-            print(f"{part:9} {name:12} {figure['median']:7.2f} images/s, {figure['ratio']:.2f} times pix2pix")
-    return found
+    return draw
 
 
 if __name__ == "__main__":
@@ -107,8 +128,9 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--device", default="cpu", help="cuda for a GPU")
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    results = run(arguments.size, arguments.width, arguments.rounds, arguments.bf16)
+    results = run(arguments.size, arguments.width, arguments.rounds, arguments.bf16, torch.device(arguments.device))
     harness.write("gan", results, arguments.out)

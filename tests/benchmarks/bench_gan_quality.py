@@ -1,16 +1,18 @@
 """The three generators on held-out patients: plain pix2pix, the paper's, and plus.
 
-    python tests/benchmarks/bench_gan_quality.py train --pairs TABLE --out FOLDER [--minutes 4]
+    python tests/benchmarks/bench_gan_quality.py train --kind plus --pairs TABLE --out FOLDER [--machine gpu]
     python tests/benchmarks/bench_gan_quality.py measure --pairs TABLE --plus FILE [--paper FILE] [--pix2pix FILE]
 
-``train`` trains pix2pix on the split and the samples of jobs/train_gan.py, and may be stopped and called again:
-it goes on exactly where its last checkpoint stands, and says when it is done. Its weights are then in
-``FOLDER/pix2pix.safetensors``.
+``train`` trains one of them, without Ray, on the split and the samples of jobs/train_gan.py; that job's own runs, plus
+and paper, it trains by that job's own loop, and leaves what the job leaves. Stopped and called again, it goes on
+exactly where its last checkpoint stands.
 """
 
 import argparse
+import shlex
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,12 @@ import pix2pix
 import safetensors.torch
 import torch
 from pix2pix import Pix2pix, Pix2pixSettings
+from torch.utils.data import DataLoader, Dataset
 
+from medsynth import storage
+from medsynth.distributed import loop, runs
+from medsynth.distributed.board import Progress
+from medsynth.distributed.loop import Arrays
 from medsynth.evaluation import conditioning, fidelity, pictures
 from medsynth.evaluation import encoder as encoders
 from medsynth.evaluation.encoder import Encoder
@@ -27,20 +34,70 @@ from medsynth.seeds import digest64
 from medsynth.skin import run as skin
 from medsynth.skin.model import SkinModel
 from medsynth.skin.pairs import read, split
-from medsynth.skin.samples import Facts, Feed, SampleSettings, load
+from medsynth.skin.run import Order, SkinRun
+from medsynth.skin.samples import Facts, Feed, load
 
 _CHECKPOINT, _WEIGHTS = "checkpoint.safetensors", "pix2pix.safetensors"
 
 
-def train(pairs: str, out: Path, settings: Pix2pixSettings, seed: int, minutes: float) -> bool:
-    """Train, or go on; whether it is done."""
-    base = {"generator": {"size": settings.size}, "samples": {"size": settings.size}, "batch": settings.batch}
-    order = skin.Order("", skin.settings("paper", "cpu", None, base), seed, pairs)
-    there = skin.part(order)
+class _Batches(Dataset[Arrays]):
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def __getitem__(self, step: int) -> Arrays:
+        torch.set_num_threads(1)
+        return self._feed.batch(step, 0, 1)
+
+
+def batches(feed: Feed, first: int, last: int, makers: int) -> Iterator[Arrays]:
+    """A feed's batches in order, made ahead by so many processes."""
+    steps: Any = range(first, last)  # what has a length and an order is a sampler
+    ahead = 6 if makers else None
+    yield from DataLoader(
+        _Batches(feed),
+        batch_size=None,
+        sampler=steps,
+        num_workers=makers,
+        prefetch_factor=ahead,
+        collate_fn=lambda b: b,
+    )
+
+
+def run_of(order: Order) -> SkinRun:
+    """A run of jobs/train_gan.py, as the job sets it up."""
+    material = skin.part(order)
+    facts = [load(photo, order.settings.samples.size).facts for photo in material.whole.photos]
+    return skin.set_up(order, material, facts)
+
+
+def train_ours(job: SkinRun, device: torch.device, makers: int) -> None:
+    """Train to the end, from the last checkpoint where there is one, and write weights and card."""
+    runs.claim(job.out, job.header())
+    learner = job.learner(device, lambda _: None, 0)
+    done, rows = runs.resume(job.out, learner.load)
+    began = time.monotonic()
+
+    def tell(now: Progress) -> None:
+        left = (now.steps - now.step) * (time.monotonic() - began) / (now.step - done)
+        told = " ".join(f"{name} {value:.3g}" for name, value in (now.losses | now.rates | now.figures).items())
+        speed = f"{now.samples_per_second:.0f} samples/s, {now.waiting:.0%} waiting"
+        print(f"step {now.step}/{now.steps}, {speed}, {left:.0f} s left: {told}", flush=True)
+
+    loop.learn(job, learner, batches(job.feed, done, job.pace.steps, makers), done, rows, tell=tell)
+    found = runs.load_checkpoint(job.out)
+    assert found is not None
+    # The learner's own tensors may lie on a GPU.
+    print(f"done: {skin.finish(job, found[1], rows, shlex.join(['python', *sys.argv]))}")
+
+
+def train_pix2pix(
+    order: Order, settings: Pix2pixSettings, out: Path, device: torch.device, makers: int, save_seconds: float = 60
+) -> None:
+    """Train the peer to the end on the photos of an order, from the last checkpoint where there is one."""
+    there, seed = skin.part(order), order.seed
     # As pix2pix is told of a photo by its own authors: as it is, turned and mirrored, no tone changed.
-    samples: SampleSettings = order.settings.samples
-    feed = Feed(there.training, there.validation, there.conditions, samples, seed, settings.batch)
-    learner = Pix2pix(settings, seed)
+    feed = Feed(there.training, there.validation, there.conditions, order.settings.samples, seed, settings.batch)
+    learner = Pix2pix(settings, seed, device)
     identity = f"{digest64(str(settings), seed, there.training.digest):x}"
     checkpoint = out / _CHECKPOINT
     if checkpoint.exists():
@@ -49,34 +106,44 @@ def train(pairs: str, out: Path, settings: Pix2pixSettings, seed: int, minutes: 
                 sys.exit(f"{checkpoint}: of another run (settings, seed or photos); name another --out")
         learner.load(safetensors.torch.load_file(checkpoint))
     out.mkdir(parents=True, exist_ok=True)
-    end, saved = time.monotonic() + 60 * minutes, time.monotonic()
-    began, first = time.monotonic(), learner.steps
-    while learner.steps < settings.steps:
-        told = learner.step(feed.batch(learner.steps, 0, 1))
-        over = time.monotonic() > end or learner.steps == settings.steps
-        if over or time.monotonic() > saved + 60:
+    began, saved, first = time.monotonic(), time.monotonic(), learner.steps
+    for batch in batches(feed, first, settings.steps, makers):
+        told = learner.step(batch)
+        if learner.steps % 200 == 0:
+            rate = (learner.steps - first) / (time.monotonic() - began)
+            figures = " ".join(f"{name} {float(value):.3f}" for name, value in told.items())
+            left = (settings.steps - learner.steps) / rate
+            print(f"step {learner.steps}/{settings.steps}, {rate:.2f}/s, {left:.0f} s left: {figures}", flush=True)
+        if time.monotonic() - saved > save_seconds or learner.steps == settings.steps:
             _save(learner, checkpoint, identity)
             saved = time.monotonic()
-            rate = (learner.steps - first) / (saved - began)
-            left = (settings.steps - learner.steps) / rate / 60
-            figures = " ".join(f"{name} {value:.3f}" for name, value in told.items())
-            print(f"step {learner.steps}/{settings.steps}, {rate:.2f}/s, {left:.0f} min left: {figures}", flush=True)
-        if over:
-            break
-    if learner.steps < settings.steps:
-        return False
     facts: list[Facts] = [load(photo, settings.size).facts for photo in there.training.photos]
     geometry = there.training.geometry([(one.width, one.height) for one in facts])
-    (out / _WEIGHTS).write_bytes(learner.save(there.conditions, geometry, {"seed": seed, "table": pairs}))
+    (out / _WEIGHTS).write_bytes(learner.save(there.conditions, geometry, {"seed": seed, "table": order.pairs}))
     print(f"done: {out / _WEIGHTS}")
-    return True
 
 
 def _save(learner: Pix2pix, path: Path, identity: str) -> None:
     staged = path.with_suffix(".new")
-    state = {name: value.detach().contiguous().clone() for name, value in learner.state().items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in learner.state().items()}
     safetensors.torch.save_file(state, staged, {"run": identity})
     staged.replace(path)
+
+
+def train(given: argparse.Namespace) -> None:
+    """The command ``train``."""
+    device = torch.device(given.device)
+    flags: dict[str, Any] = {"steps": given.steps} if given.steps else {}
+    preset = "plus" if given.kind == "plus" else "paper"
+    base = skin.settings(preset, given.machine, given.settings, flags)
+    table, out = storage.absolute(given.pairs), str(given.out.resolve())
+    told = skin.attribution(table) if given.attribution is None else given.attribution
+    order = Order(out, base, given.seed, table, told)
+    if given.kind != "pix2pix":
+        train_ours(run_of(order), device, given.makers)
+        return
+    wanted = Pix2pixSettings(base.generator.size, base.generator.width, base.batch, base.steps)
+    train_pix2pix(order, wanted, given.out, device, given.makers)
 
 
 def measure(pairs: str, models: dict[str, SkinModel], encoder: str | None, count: int) -> dict[str, Any]:
@@ -115,15 +182,17 @@ def measure(pairs: str, models: dict[str, SkinModel], encoder: str | None, count
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command")
-    one = commands.add_parser("train", help="train pix2pix; call it again until it is done (exit code 0, else 3)")
+    one = commands.add_parser("train", help="one of the three; call it again to go on")
+    one.add_argument("--kind", choices=("plus", "paper", "pix2pix"), required=True)
     one.add_argument("--pairs", required=True, help="table of photos, as for jobs/train_gan.py")
     one.add_argument("--out", required=True, type=Path)
-    one.add_argument("--size", type=int, default=128)
-    one.add_argument("--width", type=int, default=24, help="channels of the first layer; 64 as published")
-    one.add_argument("--batch", type=int, default=4)
-    one.add_argument("--steps", type=int, default=12000)
+    one.add_argument("--machine", choices=tuple(skin.MACHINES), default="cpu", help="as for jobs/train_gan.py")
+    one.add_argument("--settings", help="YAML, as for jobs/train_gan.py; pix2pix takes the paper's size and pace")
+    one.add_argument("--steps", type=int)
     one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--minutes", type=float, default=3.5, help="after which it stops; call it again")
+    one.add_argument("--attribution", help="as for jobs/train_gan.py")
+    one.add_argument("--device", default="cpu", help="cuda for a GPU")
+    one.add_argument("--makers", type=int, default=1, help="processes that make samples; 0 for none")
     two = commands.add_parser("measure", help="their table; pix2pix.safetensors, and two skin.safetensors")
     two.add_argument("--pairs", required=True)
     two.add_argument("--plus", required=True)
@@ -139,8 +208,7 @@ if __name__ == "__main__":
     given = _arguments()
     torch.set_num_threads(1)
     if given.command == "train":
-        wanted = Pix2pixSettings(given.size, given.width, given.batch, given.steps)
-        sys.exit(0 if train(given.pairs, given.out, wanted, given.seed, given.minutes) else 3)
+        train(given)
     elif given.command == "measure":
         loaded = {"pix2pix": pix2pix.load(given.pix2pix)} if given.pix2pix else {}
         loaded |= {name: SkinModel.load(getattr(given, name)) for name in ("paper", "plus") if getattr(given, name)}

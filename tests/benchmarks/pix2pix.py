@@ -39,6 +39,8 @@ class Pix2pixSettings:
     steps: int = 12000
     l1: float = 100.0
     rate: float = 2e-4
+    precision: str = "auto"
+    """As our own networks': bf16 on a GPU, float32 on CPUs."""
 
 
 class UNet(nn.Module):
@@ -106,39 +108,46 @@ def _begin(module: nn.Module) -> None:
 class Pix2pix:
     """Both networks in training; its state is all that it needs to go on exactly."""
 
-    def __init__(self, settings: Pix2pixSettings, seed: int) -> None:
-        self.settings, self._seed, self.steps = settings, seed, 0
+    def __init__(self, settings: Pix2pixSettings, seed: int, device: torch.device) -> None:
+        self.settings, self._seed, self._device, self.steps = settings, seed, device, 0
+        learning.made_repeatable(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(digest64(seed, "weights") >> 1)
             self.generator = UNet(settings.size, settings.width)
             self.judge = PatchGan(settings.width)
         self._modules: dict[str, nn.Module] = {"generator": self.generator, "judge": self.judge}
+        for module in self._modules.values():
+            module.to(device)
         self._optimizers = {
             name: torch.optim.Adam(module.parameters(), lr=settings.rate, betas=(0.5, 0.999))
             for name, module in self._modules.items()
         }
 
-    def step(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    def step(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
         """Learn from a batch of :class:`medsynth.skin.samples.Feed`; the losses before the step."""
         photos, maps = (
-            torch.from_numpy(batch[name]).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+            learning.on_device(batch[name], self._device).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
             for name in ("photos", "maps")
         )
         half = self.settings.steps / 2
         for optimizer in self._optimizers.values():
             optimizer.param_groups[0]["lr"] = self.settings.rate * min(1.0, (self.settings.steps - self.steps) / half)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(digest64(self._seed, "step", self.steps) >> 1)
             told = self._learn(photos, maps)
         self.steps += 1
-        return {name: float(value.detach()) for name, value in told.items()}
+        return {name: value.detach() for name, value in told.items()}
 
     def _learn(self, photos: Tensor, maps: Tensor) -> dict[str, Tensor]:
-        drawn = self.generator(maps)
-        judged = 0.5 * (_vanilla(self.judge(maps, drawn.detach()), False) + _vanilla(self.judge(maps, photos), True))
+        with learning.precision(self._device, self.settings.precision):
+            drawn = self.generator(maps).float()
+            real, fake = self.judge(maps, photos), self.judge(maps, drawn.detach())
+        judged = 0.5 * (_vanilla(fake.float(), False) + _vanilla(real.float(), True))
         self._descend("judge", judged)
         self.judge.requires_grad_(False)
-        adversarial = _vanilla(self.judge(maps, drawn), True)
+        with learning.precision(self._device, self.settings.precision):
+            scores = self.judge(maps, drawn)
+        adversarial = _vanilla(scores.float(), True)
         self.judge.requires_grad_(True)
         l1 = self.settings.l1 * functional.l1_loss(drawn, photos)
         self._descend("generator", adversarial + l1)
@@ -162,9 +171,13 @@ class Pix2pix:
             learning.load_moments(f"adam.{name}", dict(module.named_parameters()), self._optimizers[name], state)
 
     def save(self, conditions: tuple[str, ...], geometry: Geometry, about: Mapping[str, Any]) -> bytes:
-        """What draws, as a file of its own kind."""
+        """What draws, as a file of its own kind, with weights of 16 bits as ours."""
         described = {"settings": asdict(self.settings), "conditions": conditions, "geometry": geometry.boxes}
-        return KIND.pack(self.generator.state_dict(), {**described, "about": {**about, "steps": self.steps}})
+        weights = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in self.generator.state_dict().items()
+        }
+        return KIND.pack(weights, {**described, "about": {**about, "steps": self.steps}})
 
 
 class Drawing(nn.Module):

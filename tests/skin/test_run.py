@@ -201,7 +201,7 @@ def _in_both(table: str) -> None:
         ),
         (_in_both, {}, "patient 'P0' is in both splits; part the table by patient"),
         (None, {"hold_out": 0.99}, "no photo is left to learn from; hold out fewer of the 12 patient(s)"),
-        (None, {"batch": 60}, "10 photo(s) to learn from are fewer than a batch of 60; lower --batch"),
+        (None, {"batch": 60}, "9 photo(s) to learn from are fewer than a batch of 60; lower --batch"),
         (lambda table: change_row(table, 1, condition="SEK"), {"split_seed": 0, "hold_out": 0.5}, None),
         (
             lambda table: Path(table).with_name("2.png").write_bytes(b"no picture"),
