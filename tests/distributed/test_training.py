@@ -4,14 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ray import cloudpickle
 
 from medsynth.distributed import runs
 from medsynth.distributed.board import Progress
-from medsynth.distributed.loop import means
 from medsynth.distributed.session import session
 from medsynth.distributed.training import processors, shares, train
 from medsynth.errors import TrainingError, UserError
@@ -81,11 +79,3 @@ def test_samples_always_have_cpus_and_nobody_has_more_than_there_are(
     assert given_.threads >= 1
     assert workers * (given_.trainer + given_.tasks * given_.task) <= sum(nodes) + 1e-9
     assert workers > 1 or given_.trainer <= max(nodes)
-
-
-def test_a_loss_that_is_no_number_stops_the_run() -> None:
-    sums = {"loss": torch.tensor(6.0), "other": torch.tensor(3.0)}
-    assert means(sums, 20, 3, lambda _: None) == {"loss": 2.0, "other": 1.0}
-    for bad in (float("nan"), float("inf")):
-        with pytest.raises(TrainingError, match="step 20: the loss is no number any more; lower the learning rate"):
-            means({**sums, "other": torch.tensor(bad)}, 20, 3, lambda _: None)
