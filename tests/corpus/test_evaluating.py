@@ -39,7 +39,7 @@ def test_weights_are_judged_and_the_encoder_is_used_again(tmp_path: Path) -> Non
     told = evaluating.evaluate(first, silent, silent)
     assert told == json.loads((tmp_path / "out" / evaluating.FIGURES).read_text())
     assert {"fidelity", "memorization", "tone", "contrast", "tone_sweep", "moved", "growing", "variety"} <= set(told)
-    assert told["fidelity"]["whole"]["real"] == 3
+    assert told["fidelity"]["whole"]["real"] == 4
     assert told["fidelity"]["whole"]["too_few"]
     assert "whether the held-out patients are new to them is not known" in told["notes"][0]
     page = (tmp_path / "out" / evaluating.REPORT).read_text()

@@ -104,6 +104,7 @@ def test_in_bf16_the_shipped_weights_draw_nearly_the_same() -> None:
         np.stack([one.image for one in model.draw(requests, range(6), bf16)]).astype(int) for bf16 in (False, True)
     )
     far = np.abs(fine - coarse)
-    assert 0 < far.max() <= 8
-    assert far.mean() < 0.5
+    assert 0 < np.quantile(far, 0.9999) <= 4
+    assert far.max() <= 12
+    assert far.mean() < 0.25
     assert np.abs((fine - coarse).mean(axis=(1, 2))).max() < 0.25, "no shift of colour"
