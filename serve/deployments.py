@@ -70,6 +70,9 @@ class SkinGenerator:
         from serve.generator import GeneratorService
 
         self._service = GeneratorService(weights, self._batched)
+        if self._service.together_at_most < SKIN_BATCH:  # one by one on a CPU: each is told as soon as it is drawn
+            self._batch.set_max_batch_size(self._service.together_at_most)  # type: ignore[attr-defined]
+            self._batch.set_batch_wait_timeout_s(0.0)  # type: ignore[attr-defined]
         tell_each_second(self._service.figures, gatherer)
 
     async def about(self) -> SkinAbout:
@@ -84,7 +87,7 @@ class SkinGenerator:
         drawn: Drawn = await self._batch(one)
         return drawn
 
-    # A batch costs what a full one costs: a little waiting for company pays.
+    # On a GPU a batch costs what a full one costs: a little waiting for company pays.
     @serve.batch(max_batch_size=SKIN_BATCH, batch_wait_timeout_s=0.01)
     async def _batch(self, batch: "list[One]") -> "list[Drawn]":
         return await self._service.together(batch)

@@ -1,7 +1,8 @@
 """The skin generator as a service: what it draws of a request.
 
 :class:`Artist` does the work and knows neither HTTP nor Ray. The network draws in micro-batches of one fixed shape, as
-in the batch job, so a picture does not depend on what is drawn beside it; a batch that comes together fills one.
+in the batch job, so a picture does not depend on what is drawn beside it: one by one on a CPU, and eight on a GPU,
+which a batch that comes together fills.
 """
 
 import asyncio
@@ -209,6 +210,8 @@ class GeneratorService:
             gpu = torch.cuda.get_device_name()
             model.network.to(torch.device("cuda"))
         self._artist = Artist(model, gpu)
+        self.together_at_most = model.micro_batch
+        """Pictures that cost less together than apart."""
         self._batched = batched or self._alone
         self._drawing = ThreadPoolExecutor(1, "draw")
         self._finishing = ThreadPoolExecutor(_FINISHERS, "finish")
