@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -278,14 +278,16 @@ def test_the_clusters_configuration_scales_up_under_load_and_down_after_it(servi
     found = yaml.safe_load(config.DEFAULT.read_text())
     (application,) = found["applications"]
     application["args"] = service.args()
-    quick = {"max_replicas": 2, "look_back_period_s": 1, "upscale_delay_s": 0.5, "downscale_delay_s": 1}
+    # A look back over more than one report of a handle, each 10 s: on a busy machine they come late.
+    quick = {"max_replicas": 2, "look_back_period_s": 12, "upscale_delay_s": 0.5, "downscale_delay_s": 1}
     for deployment in application["deployments"]:
         deployment.get("autoscaling_config", {}).update(quick)
         if deployment["name"] == "FocusScorer":
             deployment["autoscaling_config"]["target_ongoing_requests"] = 2
     client = _get_global_client()
     assert client is not None
-    client.deploy_apps(ServeDeploySchema.model_validate(found), _blocking=True)  # what `serve deploy` comes to
+    client.deploy_apps(ServeDeploySchema.model_validate(found))  # what `serve deploy` comes to
+    assert soon(lambda: serve.status().applications["medsynth"].status == "RUNNING"), "the new version"
     assert scorers(1), "one where nobody asks"
     with Load(service, tile_bytes, 12) as load:
         assert scorers(2), "a second one under load"
@@ -295,11 +297,19 @@ def test_the_clusters_configuration_scales_up_under_load_and_down_after_it(servi
 
 
 def scorers(wanted: int) -> bool:
-    """Whether so many replicas of the scorer run, soon; on a busy machine one takes half a minute to start."""
+    """Whether so many replicas of the scorer run, soon."""
+
+    def states() -> object:
+        return serve.status().applications["medsynth"].deployments["FocusScorer"].replica_states
+
+    return soon(lambda: states() == {"RUNNING": wanted})
+
+
+def soon(there: Callable[[], bool]) -> bool:
+    """Whether it comes to be; on a busy machine a replica takes half a minute to start."""
     end = time.monotonic() + 150
     while time.monotonic() < end:
-        found = serve.status().applications["medsynth"].deployments["FocusScorer"].replica_states
-        if found == {"RUNNING": wanted}:
+        if there():
             return True
         time.sleep(0.2)
     return False
