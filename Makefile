@@ -44,7 +44,7 @@ lint: $(STAMP)  ## style, types and import rules
 	$(BIN)/lint-imports --no-cache
 
 test: lint  ## lint, then all the tests
-	$(BIN)/python -m pytest -m "not bench" -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not bench" -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: $(STAMP)  ## run the benchmarks; figures go to bench-out/ as JSON
 	@mkdir -p bench-out
