@@ -40,10 +40,10 @@ class PaceSettings(Settings):
 
 
 def made_repeatable(device: torch.device) -> None:
-    """Have a GPU reckon in one way, always; what has no such way raises RuntimeError from then on in this process."""
+    """Have a GPU reckon in one way, always; torch warns of what has no such way, from then on in this process."""
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is reckoned
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
 
