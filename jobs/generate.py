@@ -27,7 +27,9 @@ def generate(
     out: Annotated[str, typer.Option(help="Where the corpus goes: a folder's path or URI.")],
     source: Annotated[str | None, typer.Option(help="Catalog or images to use instead of the spec's.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Shards in the making at a time [all CPUs].")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; make nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and an estimate; make nothing but a folder's catalog.")
+    ] = False,
     preview: Annotated[
         int,
         typer.Option(min=0, help="Write a contact sheet of this many samples to OUT/preview.png; make nothing else."),

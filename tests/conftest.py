@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from tests.servers import S3Server, moto_server, rclone_server
 
@@ -96,3 +97,20 @@ def _with_env(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
     return server
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Made on Ray by the first of all pytest processes that wants it; nobody changes it."""
+    from tests.jobs import run_job, write_spec  # here, since Ray must not be loaded before HOME is set
+
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "corpus"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "out" / "report.html").exists():
+            folder.mkdir(exist_ok=True)
+            done = run_job("generate", "--spec", write_spec(folder / "spec.yaml"), "--out", folder / "out")
+            assert done.returncode == 0, done.stderr
+            assert "120 rows, 8 shards" in done.stdout
+            assert "report.html" in done.stdout
+    return folder / "out"

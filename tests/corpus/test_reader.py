@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from medsynth import storage
 from medsynth.corpus import reader
 from medsynth.errors import CorpusError, NotFoundError, SyntheticSplitError
+from tests import cluster
 from tests.corpus.conftest import Small, make_corpus
 from tests.servers import S3Server
 
@@ -188,13 +189,13 @@ def test_storage_view_for_other_libraries(moto_env: S3Server) -> None:
 
 @pytest.fixture(scope="module")
 def ray_data(moto_s3: S3Server):
-    import ray
     import ray.data
 
-    environment = {**moto_s3.env, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    ray.init(address="local", num_cpus=2, include_dashboard=False, runtime_env={"env_vars": environment})
-    yield ray.data
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in moto_s3.env.items():  # the session hands them on to its workers
+            patch.setenv(name, value)
+        with cluster.joined():
+            yield ray.data
 
 
 @pytest.mark.slow

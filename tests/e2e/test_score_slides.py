@@ -1,12 +1,10 @@
 """Slides as a user scores them: the job, folders of good and bad, killed and started again, local and remote."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +14,16 @@ import pytest
 from medsynth import storage
 from medsynth.catalog import slides
 from medsynth.distributed import scoring
-from medsynth.distributed.session import session
 from medsynth.errors import ScoringError
 from medsynth.focus import stages
 from medsynth.focus.heatmap import Grades, HeatMap
 from medsynth.focus.model import FocusModel
-from tests.jobs import REPO, run_job
+from tests import cluster
+from tests.jobs import REPO, own_env, run_job
 from tests.servers import S3Server
 from tests.slides import RADII, network, on_glass, stained, write_huge, write_tiff
 
 GOOD = on_glass(1100, 900, (90, 130, 800, 600))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_session() -> Iterator[None]:
-    with session(2):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +245,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, model: FocusModel
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(source), str(out), str(tmp_path / "w.safetensors")],
         cwd=REPO,
-        env=dict(os.environ),
+        env={**own_env(), "RAY_ADDRESS": cluster.address()},
     )
     try:
         limit = time.monotonic() + 120

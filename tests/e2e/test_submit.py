@@ -15,7 +15,7 @@ import yaml
 
 from serve import config
 from serve.client import Client
-from tests.jobs import REPO, digests, own_env, run_job, write_spec
+from tests.jobs import REPO, digests, own_env, write_spec
 from tests.serve.local import encoded
 from tests.servers import free_port
 from tests.slides import network, stained
@@ -70,13 +70,11 @@ def submit(cluster: dict[str, str], *args: object) -> subprocess.CompletedProces
     pytest.fail("the cluster took no job")
 
 
-def test_submitted_job_makes_the_same_corpus(cluster: dict[str, str], tmp_path: Path) -> None:
-    spec = write_spec(tmp_path / "spec.yaml")
-    done = submit(cluster, "--spec", spec, "--out", tmp_path / "submitted")
+def test_submitted_job_makes_the_same_corpus(cluster: dict[str, str], corpus: Path, tmp_path: Path) -> None:
+    done = submit(cluster, "--spec", corpus.parent / "spec.yaml", "--out", tmp_path / "submitted")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "120 rows, 8 shards" in done.stdout
-    assert run_job("generate", "--spec", spec, "--out", tmp_path / "plain").returncode == 0
-    assert digests(tmp_path / "submitted") == digests(tmp_path / "plain")
+    assert digests(tmp_path / "submitted") == digests(corpus)
 
 
 def test_a_relative_output_inside_the_jobs_folder_is_refused(cluster: dict[str, str], tmp_path: Path) -> None:

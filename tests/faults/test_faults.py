@@ -5,17 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.disturbances import data_digests, faulty_server, killed_workers, make, specification
+from tests.faults.disturbances import data_digests, faulty_server, killed_workers
 
 pytestmark = pytest.mark.slow
 
 
-def test_killed_workers_change_nothing(tmp_path: Path) -> None:
-    spec = specification(tmp_path / "spec.yaml", 24)
-    make(spec, tmp_path / "plain")
-    told = killed_workers(spec, tmp_path / "disturbed", 1.0, 3, random.Random(1))
+def test_killed_workers_change_nothing(corpus: Path, tmp_path: Path) -> None:
+    told = killed_workers(corpus.parent / "spec.yaml", tmp_path / "out", 0.2, 3, random.Random(1))
     assert told["kills"] >= 1
-    assert data_digests(tmp_path / "disturbed") == data_digests(tmp_path / "plain")
+    assert data_digests(tmp_path / "out") == data_digests(corpus)
 
 
 def test_a_server_that_fails_and_delays_changes_nothing(tmp_path: Path) -> None:

@@ -55,9 +55,6 @@ class Service:
         skin = str(self.folder / "skin.safetensors")
         return {"focus_weights": str(self.folder / weights), "skin_weights": skin, "slides": slides}
 
-    def deploy(self, weights: str = "a.safetensors") -> None:
-        serve.run(app(self.args(weights)), name="medsynth", route_prefix="/")
-
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
@@ -75,7 +72,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         with session(4):
             serve.start(http_options={"host": "127.0.0.1", "port": port})
             found = Service(f"http://127.0.0.1:{port}", folder, model)
-            found.deploy()
+            serve.run(app(found.args()), name="medsynth", route_prefix="/")
             yield found
             serve.shutdown()
     finally:
@@ -263,21 +260,12 @@ def test_slides_elsewhere_are_refused(service: Service, uri: str) -> None:
         service.client().start_slide(inside)
 
 
-def test_a_new_version_rolls_out_without_a_lost_request(service: Service, tile_bytes: bytes) -> None:
-    with Load(service, tile_bytes, 3) as load:
-        time.sleep(1)
-        service.deploy("b.safetensors")
-        time.sleep(1)
-    assert not load.errors, str(load.errors[0])
-    assert len(set(load.versions)) == 2
-    assert load.versions[0] == service.model.sha256
-    assert load.versions[-1] != service.model.sha256
-
-
-def test_the_clusters_configuration_scales_up_under_load_and_down_after_it(service: Service, tile_bytes: bytes) -> None:
+def test_the_clusters_configuration_rolls_out_without_a_lost_request_and_scales_up_and_down(
+    service: Service, tile_bytes: bytes
+) -> None:
     found = yaml.safe_load(config.DEFAULT.read_text())
     (application,) = found["applications"]
-    application["args"] = service.args()
+    application["args"] = service.args("b.safetensors")
     # A look back over more than one report of a handle, each 10 s: on a busy machine they come late.
     quick = {"max_replicas": 2, "look_back_period_s": 12, "upscale_delay_s": 0.5, "downscale_delay_s": 1}
     for deployment in application["deployments"]:
@@ -286,8 +274,15 @@ def test_the_clusters_configuration_scales_up_under_load_and_down_after_it(servi
             deployment["autoscaling_config"]["target_ongoing_requests"] = 2
     client = _get_global_client()
     assert client is not None
-    client.deploy_apps(ServeDeploySchema.model_validate(found))  # what `serve deploy` comes to
-    assert soon(lambda: serve.status().applications["medsynth"].status == "RUNNING"), "the new version"
+    with Load(service, tile_bytes, 1) as load:  # too few to be scaled for
+        time.sleep(1)
+        client.deploy_apps(ServeDeploySchema.model_validate(found))  # what `serve deploy` comes to
+        assert soon(lambda: serve.status().applications["medsynth"].status == "RUNNING"), "the new version"
+        time.sleep(1)
+    assert not load.errors, str(load.errors[0])
+    assert len(set(load.versions)) == 2
+    assert load.versions[0] == service.model.sha256
+    assert load.versions[-1] != service.model.sha256
     assert scorers(1), "one where nobody asks"
     with Load(service, tile_bytes, 12) as load:
         assert scorers(2), "a second one under load"
