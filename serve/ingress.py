@@ -138,7 +138,7 @@ def listens_on(host: str | None) -> str:
     """The address at which the service can be reached.
 
     Args:
-        host: that Serve was told; with HAProxy before it, its replicas listen on all interfaces whatever that is.
+        host: that Serve was told. HAProxy listens on all interfaces whatever that is, if only with its own statistics.
     """
     return "0.0.0.0" if RAY_SERVE_ENABLE_HA_PROXY else host or "127.0.0.1"
 

@@ -5,7 +5,7 @@ split in two. Pixels of full weight form runs down the columns, summed once for 
 then carried from row to row by adding what enters and taking off what leaves. The others,
 the disc's anti-aliased rim, come in orbits of up to eight pixels that symmetry gives one weight, so
 that one multiplication serves eight additions. Both kinds add eight 13-bit values in 16 bits,
-which is twice as many a vector as in 32.
+which is twice as many a vector as in 32. A Gaussian is the same along rows and columns, one after the other.
 
 Every convolution is a 'valid' one: the output is smaller than the input by the kernel's reach on
 each side, and no border is invented.
@@ -21,12 +21,14 @@ from scipy.special import j0
 
 from medsynth.defocus.convolution import LANES, convolve
 from medsynth.defocus.light import LEVEL, LIGHT
+from medsynth.defocus.separable import convolve_along_both
 
 GAUSSIAN_REACH = 4.0
 """A Gaussian is cut off at this many standard deviations."""
 WAVE_RINGS = 3.0
 """A wave-optical kernel reaches this many wavelength/NA beyond the geometric disc."""
 _SUBPIXELS = 8
+_ALONG = 2**15
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,30 @@ class Kernel:
     orbits: NDArray[np.int64]
     """(dy, dx) of each orbit's eight places, shape (orbits, 8, 2); on an axis or a diagonal two of
     them are one pixel, and at the centre all eight are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Separable:
+    """A symmetric point spread function that is one function along the rows and along the columns."""
+
+    along: NDArray[np.int64]
+    """Its weights from the centre outwards, which with those on the other side sum up to 2^15."""
+
+    @property
+    def reach(self) -> int:
+        """Pixels from the centre to the outermost ones."""
+        return len(self.along) - 1
+
+    @property
+    def weights(self) -> NDArray[np.int64]:
+        """The kernel itself, shape (2 reach + 1, 2 reach + 1)."""
+        whole = np.concatenate([self.along[:0:-1], self.along])
+        return np.outer(whole, whole)
+
+    @property
+    def total(self) -> int:
+        """The sum of :attr:`weights`."""
+        return _ALONG**2
 
 
 @functools.lru_cache(maxsize=1024)
@@ -78,7 +104,7 @@ def disc(radius: float) -> Kernel:
 
 
 @functools.lru_cache(maxsize=1024)
-def gaussian(radius: float) -> Kernel:
+def gaussian(radius: float) -> Kernel | Separable:
     """A Gaussian with the second moment of the disc of the same radius: its standard deviation is radius / 2.
 
     Args:
@@ -91,7 +117,11 @@ def gaussian(radius: float) -> Kernel:
         return disc(0.0)
     sigma = radius / 2
     along = np.exp(-0.5 * (np.arange(gaussian_reach(radius) + 1) / sigma) ** 2)
-    return _kernel(np.outer(along, along))
+    along *= _ALONG / (2 * along.sum() - along[0])
+    # Rounded to 9 digits first: the C library's last bit may differ from machine to machine.
+    whole = np.array([int(float(f"{weight:.9g}") + 0.5) for weight in along], dtype=np.int64)
+    whole[0] = _ALONG - 2 * whole[1:].sum()
+    return Separable(whole)
 
 
 def gaussian_reach(radius: float) -> int:
@@ -153,7 +183,9 @@ def defocus_um(radius_um: float, na: float, refractive_index: float) -> float:
     return float(f"{radius_um / math.tan(math.asin(na / refractive_index)):.6g}")
 
 
-def blur(light: NDArray[np.uint16], kernel: Kernel, channels: int, full_scale: int = LEVEL) -> NDArray[np.uint16]:
+def blur(
+    light: NDArray[np.uint16], kernel: Kernel | Separable, channels: int, full_scale: int = LEVEL
+) -> NDArray[np.uint16]:
     """Convolve, without borders.
 
     Args:
@@ -167,10 +199,14 @@ def blur(light: NDArray[np.uint16], kernel: Kernel, channels: int, full_scale: i
     """
     reach = kernel.reach
     height, width = light.shape[0] - 2 * reach, light.shape[1] - 2 * reach * channels
+    scale = np.float32(full_scale / (LIGHT * kernel.total))
+    if isinstance(kernel, Separable):
+        out = np.empty((height, width), dtype=np.uint16)
+        convolve_along_both(np.ascontiguousarray(light), channels, kernel.along, scale, out)
+        return out
     padding = max(0, LANES - width)  # the inner loop knows no narrower picture; what it makes of the padding is cut off
     light = np.pad(light, ((0, 0), (0, padding))) if padding else np.ascontiguousarray(light)
     out = np.empty((height, width + padding), dtype=np.uint16)
-    scale = np.float32(full_scale / (LIGHT * kernel.total))
     convolve(light, reach, channels, kernel.full, kernel.runs, kernel.orbit_weights, kernel.orbits, scale, out)
     return np.ascontiguousarray(out[:, :width])
 

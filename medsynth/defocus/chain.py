@@ -263,7 +263,7 @@ def _light(
     return light if scale == 1 else resample(light, size, scale, 3)
 
 
-def _kernels(settings: ChainSettings, parameters: ChainParameters) -> tuple[bokeh.Kernel, ...]:
+def _kernels(settings: ChainSettings, parameters: ChainParameters) -> tuple[bokeh.Kernel | bokeh.Separable, ...]:
     radius, optics = parameters.blur_radius_px, settings.bokeh
     if optics is None or parameters.blur_kind == "disc":
         return (bokeh.disc(radius),)

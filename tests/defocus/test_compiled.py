@@ -32,7 +32,7 @@ DIGESTS = {
     "exact": "b8e9b3cd39f429c5",
     "gamma": "40274b8b5ac07d81",
     "fast": "ed4f73978d349bd6",
-    "gaussian": "ff988b903913ffe0",
+    "gaussian": "2dca36557f5c2835",
     "wave": "b6723291b2da3615",
     "few photons": "d355beb697b1f7e1",
     "resampled": "4338353cf29a8f93",
