@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_killed_workers_change_nothing(corpus: Path, tmp_path: Path) -> None:
+    # By two workers; one made the corpus that this is held against.
     told = killed_workers(corpus.parent / "spec.yaml", tmp_path / "out", 0.2, 3, random.Random(1))
     assert told["kills"] >= 1
     assert data_digests(tmp_path / "out") == data_digests(corpus)
