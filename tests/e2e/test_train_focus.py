@@ -1,8 +1,6 @@
-"""The whole job, as a user runs it: to the end, killed and going on, and refused."""
+"""The whole job, as a user runs it: to the end, going on, and refused."""
 
 import csv
-import signal
-import time
 from pathlib import Path
 
 import cv2
@@ -13,9 +11,10 @@ import torch
 from tensorboardX.proto import event_pb2
 
 from medsynth.distributed import loop, runs
+from medsynth.distributed.board import Progress
 from medsynth.focus import run as focus
 from medsynth.focus.model import FocusModel
-from tests.jobs import run_job, start_job
+from tests.jobs import run_job
 
 IHC = Path(skimage.__file__).parent / "data" / "ihc.png"
 
@@ -32,20 +31,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Killed in the middle, and gone on with by the same command."""
     out = tmp_path_factory.mktemp("trained") / "out"
-    args = ("train_focus", "--source", images, "--out", out, "--preset", "smoke", "--tensorboard")
-    running = start_job(*args)
-    while running.poll() is None and not ((out / "metrics.csv").exists() and len(rows(out)) >= 4):
-        time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    assert not (out / "focus.safetensors").exists()
-    done = run_job(*args)
+    done = run_job("train_focus", "--source", images, "--out", out, "--preset", "smoke", "--tensorboard")
     assert done.returncode == 0, done.stderr
     assert "training on 3 tiles of 3 slides, validated on 1 tiles of 1 others, by 1 CPU worker(s)" in done.stdout
     assert "step 40 of 40" in done.stdout
-    assert "step 2 of 40" not in done.stdout
     return out
 
 
@@ -76,22 +66,36 @@ def test_a_run_leaves_weights_curve_and_card(trained: Path) -> None:
     assert f"| mean error in classes | {float(curve[-1]['class_error']):.4f} |" in card
     assert "jobs/train_focus.py" in card
     assert not list(trained.rglob(".staging"))
-    events = sorted((trained / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    told = [(step, float(f"{loss:.6g}")) for name, step, loss in scalars(events[-1]) if name == "training/loss"]
-    assert told, "of the run that went on"
-    assert told == [(int(row["step"]), float(f"{float(row['loss']):.6g}")) for row in curve[-len(told) :]]
+    (events,) = (trained / "tensorboard").iterdir()
+    assert [(step, float(f"{value:.6g}")) for name, step, value in scalars(events) if name == "training/loss"] == [
+        (int(row["step"]), float(f"{float(row['loss']):.6g}")) for row in curve
+    ]
 
 
 @pytest.mark.slow
-def test_killed_and_gone_on_with_it_ends_with_the_bytes_of_an_undisturbed_training_without_ray(
+def test_stopped_in_the_middle_and_gone_on_with_without_ray_it_ends_with_the_same_bytes(
     images: Path, trained: Path, tmp_path: Path
 ) -> None:
+    # The same job is killed for good in tests/e2e/test_train_gan.py and its workers in tests/distributed.
     order = focus.Order(str(tmp_path), focus.settings("smoke", None, {}), 0, str(images))
     job = focus.set_up(order, str(trained / "catalog"))
-    learner = job.learner(torch.device("cpu"), lambda _: None, 0)
-    curve: list[runs.Row] = []
-    loop.learn(job, learner, (job.feed.batch(step, 0, 1) for step in range(order.settings.steps)), 0, curve)
-    focus.finish(job, learner.state(), curve, "")
+
+    def learn(stop: int | None) -> tuple[int, dict[str, torch.Tensor], list[runs.Row]]:
+        def tell(progress: Progress) -> None:
+            if progress.step == stop:
+                raise InterruptedError
+
+        learner = job.learner(torch.device("cpu"), lambda _: None, 0)
+        done, curve = runs.resume(job.out, learner.load)
+        made = (job.feed.batch(step, 0, 1) for step in range(done, order.settings.steps))
+        loop.learn(job, learner, made, done, curve, tell=tell)
+        return done, learner.state(), curve
+
+    with pytest.raises(InterruptedError):
+        learn(22)
+    done, state, curve = learn(None)
+    assert done == 20
+    focus.finish(job, state, curve, "")
     for name in ("metrics.csv", "focus.safetensors", "checkpoints/last.safetensors"):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes(), name
 
