@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import re
 import zipfile
 from typing import Any
 
@@ -229,8 +230,13 @@ def test_without_weights_there_is_no_generator(focus: LocalFocus) -> None:
 
 
 def test_pictures_are_counted_by_subgroup(http: TestClient) -> None:
+    def made(text: str) -> float:
+        found = re.search(r'^medsynth_made_total\{condition="NEV",fitzpatrick="II"\} (.*)$', text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    before = made(http.get("/metrics").text)
     ask(http, {**NEVUS, "fitzpatrick": "II", "count": 2}, "application/json")
     text = http.get("/metrics").text
-    assert 'medsynth_made_total{condition="NEV",fitzpatrick="II"} 2.0' in text
+    assert made(text) == before + 2
     for sign in ('medsynth_batch_images_sum{model="skin"}', 'medsynth_queue_images{model="skin"} 0.0'):
         assert sign in text
