@@ -6,18 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from medsynth.distributed import loop, runs
+from medsynth.distributed import runs
 from medsynth.distributed.board import Progress
 from medsynth.distributed.loop import means
 from medsynth.errors import TrainingError
-from tests.distributed.toys import ToyJob, ToyPace
-
-
-def learn(job: ToyJob, tell: list[Progress] | None) -> None:
-    learner = job.learner(torch.device("cpu"), lambda _: None, 0)
-    done, rows = runs.resume(job.out, learner.load)
-    made = (job.batch(step, 0, 1) for step in range(done, job.pace.steps))
-    loop.learn(job, learner, made, done, rows, tell=None if tell is None else tell.append)
+from tests.distributed.toys import ToyJob, ToyPace, learn
 
 
 def test_a_run_that_goes_on_leaves_what_one_leaves_that_was_never_stopped(tmp_path: Path) -> None:

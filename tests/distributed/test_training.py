@@ -14,8 +14,7 @@ from medsynth.distributed.training import processors, shares, train
 from medsynth.errors import TrainingError, UserError
 from tests import cluster
 from tests.distributed import toys
-from tests.distributed.test_loop import learn
-from tests.distributed.toys import Line, ToyJob
+from tests.distributed.toys import Line, ToyJob, learn
 
 
 @pytest.fixture

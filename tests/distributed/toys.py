@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 import torch
 
+from medsynth.distributed import loop, runs
+from medsynth.distributed.board import Progress
 from medsynth.distributed.loop import Arrays, Average
 from medsynth.errors import SpecError
 
@@ -89,3 +91,11 @@ class ToyJob:
 
     def held_out(self, number: int) -> Arrays:
         return {"x": np.full((2, 3), number, np.float32)}
+
+
+def learn(job: ToyJob, tell: list[Progress] | None) -> None:
+    """Train in this process, without Ray, from the last checkpoint to the end."""
+    learner = job.learner(torch.device("cpu"), lambda _: None, 0)
+    done, rows = runs.resume(job.out, learner.load)
+    made = (job.batch(step, 0, 1) for step in range(done, job.pace.steps))
+    loop.learn(job, learner, made, done, rows, tell=None if tell is None else tell.append)
