@@ -12,6 +12,9 @@ OUT ?= ./corpora/demo
 PYTEST_ARGS ?=
 ARGS ?=
 
+# Ray starts many processes, and each would compile the package anew where its bytecode is not kept.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help env corpus serve test lint bench clean
 

@@ -48,9 +48,9 @@ _HOME = pytest.StashKey[str]()
 
 # As measured, the longest first: begun last, one of them would keep one process busy while the other has nothing left.
 _LONGEST = (
-    "serve/test_app.py", "e2e/test_submit.py", "faults/test_faults.py", "e2e/test_generate.py",
-    "e2e/test_score_slides.py", "e2e/test_train_gan.py", "e2e/test_generate_interrupted.py",
-    "distributed/test_training.py", "e2e/test_generate_skin.py", "e2e/test_train_focus.py",
+    "e2e/test_on_a_cluster.py", "faults/test_faults.py", "e2e/test_generate.py", "e2e/test_score_slides.py",
+    "e2e/test_train_gan.py", "distributed/test_training.py", "e2e/test_train_focus.py",
+    "e2e/test_generate_interrupted.py", "e2e/test_generate_skin.py",
     "e2e/test_generate_refusals.py", "e2e/test_index.py", "test_storage.py", "serve/test_page.py",
 )  # fmt: skip
 

@@ -6,7 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from medsynth import spec as specs
 from medsynth import storage
+from medsynth.catalog import index, table
+from medsynth.catalog.sharpness import sharpness
+from medsynth.catalog.units import measure
 from medsynth.corpus import manifest, sources
 from medsynth.recipes import build, preparation
 from medsynth.recipes.preparation import Prepared
@@ -54,9 +58,22 @@ def job(run: Prepared, corpus: str) -> Job:
     return Job(corpus, run.fingerprint, run.recipe, run.plan, run.plan.axes, run.plan.seed, conditional=True)
 
 
-def make(folder: Path, run: Prepared) -> None:
+def make(corpus: str | Path, run: Prepared) -> None:
     """Make a whole corpus, but for the card and the report."""
-    work = job(run, str(folder))
+    corpus = str(corpus)
+    work = job(run, corpus)
     writer = manifest.Writer()
     writer.write([make_and_commit(work, number) for number in range(run.plan.shards)])
-    manifest.write_manifest(str(folder), writer.finish())
+    manifest.write_manifest(corpus, writer.finish())
+
+
+def make_ordered(order: str | Path, corpus: str | Path) -> None:
+    """Do what jobs/generate.py does with an order whose source is images, one thing after another, without Ray."""
+    spec, corpus = specs.load(str(order)), str(corpus)
+    assert spec.source is not None
+    source, where = storage.absolute(spec.source), storage.join(corpus, "catalog")
+    plan = index.plan_index(source, spec.index, score=sharpness, out=corpus)
+    made = index.assemble(plan, [measure(plan.units, plan.settings, plan.columns, sharpness)])
+    table.write(where, made.tiles, made.rejects, plan.about)
+    spec = spec.model_copy(update={"source": source})
+    make(corpus, preparation.prepare(spec, build(spec), table.read(where), where))

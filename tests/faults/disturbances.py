@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import skimage
 from ray.cluster_utils import Cluster
 
+from tests import corpora
 from tests.jobs import digests, run_job, start_job, write_spec
 from tests.servers import FaultProxy, Faults, S3Server, moto_server
 
@@ -97,14 +99,18 @@ def lost_machine(spec: Path, out: Path, shards: int) -> dict[str, Any]:
 
 
 def faulty_server(folder: Path, shards: int) -> dict[str, Any]:
-    """Read from and write to an S3 server that fails and delays; compare with a run on the same server undisturbed."""
+    """Read from and write to an S3 server that fails and delays; compare with what is made there undisturbed, without
+    Ray."""
     with moto_server(folder) as server, FaultProxy(server, FAULTS) as proxy:
         bucket = server.bucket()
         name = bucket.removeprefix("s3://")
         image = Path(skimage.__file__).parent / "data" / "ihc.png"
         server.client().upload_file(str(image), name, "tiles/ihc.png")
         spec = specification(folder / "s3.yaml", shards, source=f"{bucket}/tiles")
-        make(spec, f"{bucket}/plain", env=server.env)
+        with pytest.MonkeyPatch.context() as patch:
+            for variable, value in server.env.items():
+                patch.setenv(variable, value)
+            corpora.make_ordered(spec, f"{bucket}/plain")
         make(spec, f"{bucket}/faulty", env=proxy.env)
         identical = _objects(server, name, "plain/") == _objects(server, name, "faulty/")
         return {"identical": identical, "requests": proxy.counts()}

@@ -1,9 +1,10 @@
-"""The service on Ray Serve itself: one session for all of these tests."""
+"""A cluster that a platform team started: jobs are submitted to it, and the service is deployed, loaded and killed."""
 
 import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 import urllib.error
@@ -14,12 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 from ray import serve
-from ray.serve.context import _get_global_client
-from ray.serve.schema import ServeDeploySchema
 
 from medsynth.distributed.session import session
 from medsynth.focus.model import FocusModel
@@ -30,11 +28,14 @@ from serve.client import Client, ServiceError
 from serve.environment import FAST
 from serve.generator import Artist
 from serve.wire import Asked
-from tests import skin_model
+from tests import head, skin_model
+from tests.head import Head
+from tests.jobs import digests
 from tests.serve.local import encoded
+from tests.servers import free_port
 from tests.slides import network, on_glass, stained, write_tiff
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 TOKEN = "a-token-of-16-letters"
 # How busy the replicas are is told more often than each ten seconds, or the test of scaling would take minutes.
 _TOLD = {f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5" for who in ("HANDLE", "REPLICA")}
@@ -56,37 +57,45 @@ class Service:
         return {"focus_weights": str(self.folder / weights), "skin_weights": skin, "slides": slides}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ray_session() -> None:
+    """None on the cluster that the tests share: what is tested here has its own."""
+
+
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    with head.started(tmp_path_factory.mktemp("home"), 4, SET) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("serve")
     model = network()
     model.save(str(folder / "a.safetensors"))
     network(12).save(str(folder / "b.safetensors"))
     skin_model.save(folder)
     (folder / "slides").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= SET
-    try:
-        with session(4):
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**SET, "HOME": cluster.env["HOME"], "RAY_ADDRESS": cluster.address}.items():
+            patch.setenv(name, value)
+        with session():
             serve.start(http_options={"host": "127.0.0.1", "port": port})
             found = Service(f"http://127.0.0.1:{port}", folder, model)
             serve.run(app(found.args()), name="medsynth", route_prefix="/")
             yield found
-            serve.shutdown()
-    finally:
-        for name in SET:
-            del os.environ[name]
 
 
 @dataclass
 class Load:
-    """Clients that ask without a pause, and what became of it."""
+    """Clients that ask again and again, and what became of it."""
 
     service: Service
     image: bytes
     threads: int
+    pause: float = 0.0
+    """Seconds between an answer and the next request."""
     versions: list[str] = field(default_factory=list)
     radii: set[float] = field(default_factory=set)
     errors: list[ServiceError] = field(default_factory=list)
@@ -112,6 +121,35 @@ class Load:
                 self.radii.add(score.radius_px)
             except ServiceError as error:
                 self.errors.append(error)
+            self._stop.wait(self.pause)
+
+
+def test_a_submitted_job_makes_the_same_corpus_but_none_in_its_temporary_folder(
+    cluster: Head, corpus: Path, tmp_path: Path
+) -> None:
+    job = f"python jobs/generate.py --workers 1 --spec {corpus.parent / 'spec.yaml'} --out"
+    done = submit(cluster, f"{job} corpora/lost; {job} {tmp_path / 'submitted'}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "--out corpora/lost: lies in the temporary folder of the submitted job" in done.stdout + done.stderr
+    assert "120 rows, 8 shards" in done.stdout
+    assert digests(tmp_path / "submitted") == digests(corpus)
+
+
+def submit(cluster: Head, command: str) -> subprocess.CompletedProcess[str]:
+    """Submit a job as the README says, and wait for its end.
+
+    A head that has only just started may have no agent yet, or take a job and never start it; the job
+    is one that can be submitted again.
+    """
+    for _ in range(30):
+        try:
+            done = cluster.run("ray", "job", "submit", "--working-dir", ".", "--", "sh", "-c", command)
+        except subprocess.TimeoutExpired:
+            continue
+        if "No available agent" not in done.stderr:
+            return done
+        time.sleep(1)
+    pytest.fail("the cluster took no job")
 
 
 def ask(service: Service, path: str, data: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -203,16 +241,16 @@ def test_overload_is_told_and_passes(service: Service, tile_bytes: bytes) -> Non
     assert service.client(attempts=1).score(tile_bytes, 0.25).radius_px in load.radii
 
 
-def pid_of(deployment: str) -> int:
-    """Of the only replica, among this session's processes."""
+def pid_of(cluster: Head, deployment: str) -> int:
+    """Of the only replica."""
     title = f"ServeReplica:medsynth:{deployment}"
-    (found,) = [one.pid for one in psutil.Process().children(recursive=True) if title in " ".join(one.cmdline())]
+    (found,) = {one.pid for one in cluster.processes() if title in " ".join(one.cmdline())}
     return int(found)
 
 
-def test_a_killed_replica_costs_no_wrong_answer(service: Service, tile_bytes: bytes) -> None:
-    pid = pid_of("FocusScorer")
-    with Load(service, tile_bytes, 4) as load:
+def test_a_killed_replica_costs_no_wrong_answer(cluster: Head, service: Service, tile_bytes: bytes) -> None:
+    pid = pid_of(cluster, "FocusScorer")
+    with Load(service, tile_bytes, 4, 0.05) as load:
         time.sleep(1)
         os.kill(pid, signal.SIGKILL)
         before = len(load.versions)
@@ -224,13 +262,13 @@ def test_a_killed_replica_costs_no_wrong_answer(service: Service, tile_bytes: by
     assert {error.status for error in load.errors} <= {503, 504}
 
 
-def test_a_slide_outlives_the_replica_that_took_it(service: Service) -> None:
+def test_a_slide_outlives_the_replica_that_took_it(cluster: Head, service: Service) -> None:
     path = write_tiff(service.folder / "slides" / "tall.tif", on_glass(2000, 600, (100, 50, 1800, 500)))
     client = service.client()
     job = client.start_slide(str(path))
     assert client.start_slide(str(path)) == job
     assert client.slide(job)["status"] == "running"
-    os.kill(pid_of("Ingress"), signal.SIGKILL)
+    os.kill(pid_of(cluster, "Ingress"), signal.SIGKILL)
     found: dict[str, Any] = {}
     lost: list[int] = []
     end = time.monotonic() + 60
@@ -260,10 +298,11 @@ def test_slides_elsewhere_are_refused(service: Service, uri: str) -> None:
         service.client().start_slide(inside)
 
 
-def test_the_clusters_configuration_rolls_out_without_a_lost_request_and_scales_up_and_down(
-    service: Service, tile_bytes: bytes
+def test_serve_deploy_rolls_the_configuration_out_without_a_lost_request_and_it_scales_up_and_down(
+    cluster: Head, service: Service, tile_bytes: bytes
 ) -> None:
     found = yaml.safe_load(config.DEFAULT.read_text())
+    found["http_options"]["port"] = int(service.address.rpartition(":")[2])
     (application,) = found["applications"]
     application["args"] = service.args("b.safetensors")
     # A look back over more than one report of a handle, each 10 s: on a busy machine they come late.
@@ -271,20 +310,21 @@ def test_the_clusters_configuration_rolls_out_without_a_lost_request_and_scales_
     for deployment in application["deployments"]:
         deployment.get("autoscaling_config", {}).update(quick)
         if deployment["name"] == "FocusScorer":
-            deployment["autoscaling_config"]["target_ongoing_requests"] = 2
-    client = _get_global_client()
-    assert client is not None
-    with Load(service, tile_bytes, 1) as load:  # too few to be scaled for
+            deployment["autoscaling_config"]["target_ongoing_requests"] = 0.2
+    (service.folder / "config.yaml").write_text(yaml.safe_dump(found))
+    with Load(service, tile_bytes, 1, 0.2) as load:
         time.sleep(1)
-        client.deploy_apps(ServeDeploySchema.model_validate(found))  # what `serve deploy` comes to
-        assert soon(lambda: serve.status().applications["medsynth"].status == "RUNNING"), "the new version"
+        done = cluster.run("serve", "deploy", service.folder / "config.yaml")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert soon(lambda: len(set(load.versions)) == 2), "the new version"
+        assert soon(lambda: serve.status().applications["medsynth"].status == "RUNNING")
         time.sleep(1)
     assert not load.errors, str(load.errors[0])
     assert len(set(load.versions)) == 2
     assert load.versions[0] == service.model.sha256
     assert load.versions[-1] != service.model.sha256
     assert scorers(1), "one where nobody asks"
-    with Load(service, tile_bytes, 12) as load:
+    with Load(service, tile_bytes, 2, 0.05) as load:  # some requests are always there, and the processors are not full
         assert scorers(2), "a second one under load"
     assert scorers(1), "one again after it"
     assert not load.errors, str(load.errors[0])
