@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,7 +81,7 @@ def index(
 ) -> IndexSummary:
     """Make a catalog, or bring one up to date: only what is new or changed is read.
 
-    A session is started where there is none, unless nothing is to be read.
+    A session is started where there is none, unless there is no more to read than one batch: that is read here.
 
     Args:
         source: a folder, bucket or single file of images, or of Parquet files with an image column.
@@ -100,10 +101,9 @@ def index(
     source, out = storage.absolute(source), storage.absolute(out).rstrip("/")
     parts = _part_files(out)
     plan = planning.plan_index(source, settings, _previous(out, parts), score=score, out=apart or out)
-    fresh: list[Measured] = []
-    if plan.units:
-        with session(workers):
-            fresh = list(_measured(plan, out, parts, workers, progress, score))
+    waves = list(_waves(plan.units))
+    with session(workers) if any(len(wave) > 1 for wave in waves) else nullcontext():
+        fresh = list(_measured(waves, plan, out, parts, workers, progress, score))
     made = planning.assemble(plan, fresh, threshold)
     table.write(out, made.tiles, made.rejects, plan.about)
     for part in parts:
@@ -117,11 +117,17 @@ def index(
 
 
 def _measured(
-    plan: IndexPlan, out: str, parts: list[str], workers: int | None, progress: Progress, score: Score
+    waves: list[list[list[Unit]]],
+    plan: IndexPlan,
+    out: str,
+    parts: list[str],
+    workers: int | None,
+    progress: Progress,
+    score: Score,
 ) -> Iterator[Measured]:
     """Measure wave by wave; each but the last is written as a part, whose files are added to the list."""
     done = 0
-    for wave in _waves(plan.units):
+    for wave in waves:
         found: list[Measured] = []
         for count, one in _run(wave, plan, workers, score):
             found.append(one)
@@ -199,6 +205,9 @@ def _has_room(batch: list[Unit], unit: Unit) -> bool:
 
 
 def _run(wave: list[list[Unit]], plan: IndexPlan, workers: int | None, score: Score) -> Iterator[tuple[int, Measured]]:
+    if len(wave) == 1:  # nothing to share out, and a worker takes longer to start than the batch does
+        yield len(wave[0]), measure(wave[0], plan.settings, plan.columns, score)
+        return
     shared = ray.put((wave, plan.settings, plan.columns, score))
     batches: Any = ray.data.range(len(wave), override_num_blocks=len(wave))
     measured = batches.map_batches(

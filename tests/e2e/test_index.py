@@ -205,10 +205,15 @@ def test_a_part_cut_between_its_files_is_cleared_away(tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["catalog.parquet", "rejects.parquet"]
 
 
-def test_a_mistake_that_a_worker_finds_stops_the_run_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch", [indexing._BATCH_UNITS, 1])
+def test_a_mistake_in_the_source_stops_the_run_in_one_line_here_and_in_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(indexing, "_BATCH_UNITS", batch)
     columns = {"image": [encoded(picture(), "PNG")] * 2, "mpp": ["0.25", "much"]}
-    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a\.parquet: row 1: mpp 'much' is not a positive number"):
+    for name in "ab":
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    with pytest.raises(UserError, match=r"\.parquet: row 1: mpp 'much' is not a positive number"):
         indexing.index(str(tmp_path), Index(), str(tmp_path / "out"))
 
 

@@ -28,9 +28,9 @@ def specification(path: Path, shards: int, **changes: Any) -> Path:
     return write_spec(path, balance=balance, output={"rows_per_shard": ROWS_PER_SHARD}, **changes)
 
 
-def make(spec: Path | str, out: Path | str, *flags: str, env: dict[str, str] | None = None) -> None:
+def make(spec: Path, out: Path, *flags: str) -> None:
     """Run the job to its end."""
-    done = run_job("generate", "--spec", spec, "--out", out, *flags, env=env)
+    done = run_job("generate", "--spec", spec, "--out", out, *flags)
     if done.returncode:
         raise RuntimeError(f"the job failed: {done.stderr}")
 
@@ -111,9 +111,13 @@ def faulty_server(folder: Path, shards: int) -> dict[str, Any]:
             for variable, value in server.env.items():
                 patch.setenv(variable, value)
             corpora.make_ordered(spec, f"{bucket}/plain")
-        make(spec, f"{bucket}/faulty", env=proxy.env)
+        server.client().upload_file(str(spec), name, "specs/s3.yaml")
+        done = run_job("generate", "--spec", f"{bucket}/specs/s3.yaml", "--out", f"{bucket}/faulty", env=proxy.env)
+        if done.returncode:
+            raise RuntimeError(f"the job failed: {done.stderr}")
         identical = _objects(server, name, "plain/") == _objects(server, name, "faulty/")
-        return {"identical": identical, "requests": proxy.counts()}
+        overwrites = "ignores conditional writes" in done.stdout
+        return {"identical": identical, "overwrites": overwrites, "requests": proxy.counts()}
 
 
 def _objects(server: S3Server, bucket: str, prefix: str) -> dict[str, str]:

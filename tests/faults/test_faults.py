@@ -17,7 +17,8 @@ def test_killed_workers_change_nothing(corpus: Path, tmp_path: Path) -> None:
     assert data_digests(tmp_path / "out") == data_digests(corpus)
 
 
-def test_a_server_that_fails_and_delays_changes_nothing(tmp_path: Path) -> None:
+def test_the_whole_job_from_and_to_a_server_that_fails_and_delays_changes_nothing(tmp_path: Path) -> None:
     told = faulty_server(tmp_path, 8)
     assert told["identical"]
+    assert not told["overwrites"], "the server keeps the condition of a put, whatever fails on the way"
     assert sum(told["requests"].get(name, 0) for name in ("error_500", "slow_down_503", "dropped_before")) > 0
