@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +36,11 @@ class Head:
             line, cwd=REPO, env=self.env, capture_output=True, text=True, timeout=seconds, check=False
         )
 
-    def processes(self) -> list[psutil.Process]:
+    def processes(self) -> set[psutil.Process]:
         """All of its processes, those of its workers among them."""
         own = [one for one in psutil.process_iter(["cmdline"]) if self._is_own(one)]
         raylets = [one for one in own if one.name() == "raylet"]
-        return [*own, *(below for one in raylets for below in one.children(recursive=True))]
+        return {*own, *(below for one in raylets for below in one.children(recursive=True))}
 
     def _is_own(self, process: psutil.Process) -> bool:
         port = self.address.rpartition(":")[2]
@@ -60,8 +60,8 @@ def started(home: Path, cpus: int, settings: dict[str, str]) -> Iterator[Head]:
     port, dashboard, agent = free_port(), free_port(), free_port()
     env = {**own_env(), **settings, "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(home), "PYTHONPATH": str(REPO)}
     address = f"http://127.0.0.1:{dashboard}"
-    # Its sockets lie in that folder, and their names have little room: not in pytest's.
     there = {"RAY_API_SERVER_ADDRESS": address, "RAY_DASHBOARD_ADDRESS": address}
+    # Its sockets lie in that folder, and their names have little room: not in pytest's.
     head = Head(f"127.0.0.1:{port}", {**env, **there}, Path(f"/tmp/ray-{port}"))
     try:
         begun = head.run(
@@ -74,5 +74,6 @@ def started(home: Path, cpus: int, settings: dict[str, str]) -> Iterator[Head]:
     finally:
         mine = head.processes()
         for process in mine:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # some end with those before them
+                process.kill()
         psutil.wait_procs(mine, timeout=20)

@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests import corpora
-from tests.faults.disturbances import data_digests
+from tests.faults.disturbances import committed, data_digests
 from tests.jobs import run_job, start_job, write_spec
 
 pytestmark = pytest.mark.slow
-
-
-def committed(out: Path) -> int:
-    return len(list((out / "data").glob("*.parquet"))) if (out / "data").is_dir() else 0
 
 
 def test_ctrl_c_and_a_kill_leave_what_the_same_command_ends_with_the_same_bytes(tmp_path: Path) -> None:

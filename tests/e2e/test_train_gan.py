@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from medsynth.distributed import runs
+from medsynth.distributed import loop, runs
 from medsynth.skin import run as skin
 from medsynth.skin import samples
 from medsynth.skin.model import Request, SkinModel
+from medsynth.skin.run import SkinRun
 from tests.jobs import REPO, assert_one_line, run_job
 from tests.skin.photos import change_row, write_photos
 
@@ -26,32 +27,28 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_photos(tmp_path_factory.mktemp("photos"), ("NEV", "MEL") * 6)
 
 
-# The job's own training without Ray, for the kill: the process dies as the job's worker does.
-BEGIN = """
-import sys
-import torch
-from medsynth.distributed import loop
-from medsynth.skin import run as skin
-from medsynth.skin import samples
-torch.set_num_threads(1)
-out, table = sys.argv[1:]
-order = skin.Order(out, skin.settings("smoke", "cpu", None, {}), 3, table)
-material = skin.part(order)
-job = skin.set_up(order, material, [samples.load(photo, 32).facts for photo in material.whole.photos])
-batches = (job.feed.batch(step, 0, 1) for step in range(order.settings.steps))
-loop.learn(job, job.learner(torch.device("cpu"), lambda _: None, 0), batches, 0, [])
-"""
+def set_up(table: str, out: str) -> SkinRun:
+    """The job's own run, for a training without Ray."""
+    order = skin.Order(out, skin.settings("smoke", "cpu", None, {}), 3, table)
+    material = skin.part(order)
+    return skin.set_up(order, material, [samples.load(photo, 32).facts for photo in material.whole.photos])
+
+
+def begin(table: str, out: str) -> None:
+    """Train as the job's worker does, in a process of its own that is going to be killed."""
+    torch.set_num_threads(1)
+    job = set_up(table, out)
+    batches = (job.feed.batch(step, 0, 1) for step in range(job.settings.steps))
+    loop.learn(job, job.learner(torch.device("cpu"), lambda _: None, 0), batches, 0, [])
 
 
 def undisturbed(table: str, out: Path) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     """The same training without Ray: its losses, and its state at the end."""
-    order = skin.Order(str(out), skin.settings("smoke", "cpu", None, {}), 3, table)
-    material = skin.part(order)
-    job = skin.set_up(order, material, [samples.load(photo, 32).facts for photo in material.whole.photos])
+    job = set_up(table, str(out))
     trainer = job.trainer(torch.device("cpu"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the job's worker on two cores has: sums in another order end in other bits
-    told = [trainer.step(job.feed.batch(step, 0, 1)) for step in range(order.settings.steps)]
+    told = [trainer.step(job.feed.batch(step, 0, 1)) for step in range(job.settings.steps)]
     torch.set_num_threads(threads)
     return [{name: float(loss) for name, loss in one.items()} for one in told], trainer.state()
 
@@ -60,7 +57,8 @@ def undisturbed(table: str, out: Path) -> tuple[list[dict[str, float]], dict[str
 def test_what_was_killed_in_the_middle_the_job_ends_as_an_undisturbed_training(table: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     args = ("train_gan", "--pairs", table, "--out", out, *FLAGS)
-    running = subprocess.Popen([sys.executable, "-c", BEGIN, str(out), table], cwd=REPO)
+    script = "import sys; from tests.e2e.test_train_gan import begin; begin(*sys.argv[1:])"
+    running = subprocess.Popen([sys.executable, "-c", script, table, out], cwd=REPO)
     while running.poll() is None and not (out / "checkpoints" / "last.safetensors").exists():
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)

@@ -48,11 +48,11 @@ def killed_driver(spec: Path, out: Path, shards: int, kills: int, draw: random.R
         if number % 4 == 0:
             time.sleep(draw.uniform(0.5, 8))
         else:
-            goal = _committed(out) + draw.randint(1, max(1, 2 * shards // kills - 1))
-            while running.poll() is None and _committed(out) < goal:
+            goal = committed(out) + draw.randint(1, max(1, 2 * shards // kills - 1))
+            while running.poll() is None and committed(out) < goal:
                 time.sleep(0.01)
             time.sleep(draw.uniform(0, 0.1))
-        at.append(_committed(out))
+        at.append(committed(out))
         running.send_signal(signal.SIGKILL)
         running.wait()
     make(spec, out)
@@ -86,9 +86,9 @@ def lost_machine(spec: Path, out: Path, shards: int) -> dict[str, Any]:
     try:
         machines = [cluster.add_node(num_cpus=1) for _ in range(2)]
         running = _start(spec, out, {"RAY_ADDRESS": cluster.address})
-        while running.poll() is None and _committed(out) < shards // 4:
+        while running.poll() is None and committed(out) < shards // 4:
             time.sleep(0.01)
-        at = _committed(out)
+        at = committed(out)
         cluster.remove_node(machines[0], allow_graceful=False)
         went_on = running.wait(timeout=300) == 0
     finally:
@@ -131,7 +131,8 @@ def _objects(server: S3Server, bucket: str, prefix: str) -> dict[str, str]:
     }
 
 
-def _committed(out: Path) -> int:
+def committed(out: Path) -> int:
+    """Shards that stand."""
     return len(list((out / "data").glob("*.parquet"))) if (out / "data").is_dir() else 0
 
 
