@@ -5,10 +5,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 from filelock import FileLock
+from xdist.scheduler import LoadFileScheduling
 
 from tests.servers import S3Server, moto_server, rclone_server
 
@@ -46,18 +48,34 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 _HOME = pytest.StashKey[str]()
 
 
-# As measured, the longest first: begun last, one of them would keep one process busy while the other has nothing left.
-_LONGEST = (
-    "e2e/test_on_a_cluster.py", "faults/test_faults.py", "e2e/test_generate.py", "e2e/test_score_slides.py",
-    "e2e/test_train_gan.py", "distributed/test_training.py", "e2e/test_train_focus.py",
-    "e2e/test_generate_interrupted.py", "e2e/test_generate_skin.py",
-    "e2e/test_generate_refusals.py", "e2e/test_index.py", "test_storage.py", "serve/test_page.py",
+# Of two pytest processes one runs all that join the cluster of tests/cluster.py, which is therefore started once, and
+# the other the longest of the rest; then each takes the file that comes next.
+_JOINED = (
+    "e2e/test_generate.py", "faults/test_faults.py", "e2e/test_score_slides.py", "e2e/test_train_gan.py",
+    "distributed/test_training.py", "e2e/test_train_focus.py", "e2e/test_generate_interrupted.py",
+    "e2e/test_generate_skin.py", "e2e/test_generate_refusals.py", "e2e/test_index.py", "corpus/test_reader.py",
+    "distributed/test_pipeline.py",
 )  # fmt: skip
+_LONGEST = ("e2e/test_on_a_cluster.py", "test_storage.py", "serve/test_page.py", "defocus/test_compiled.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {REPO / "tests" / name: place for place, name in enumerate(_LONGEST)}
+    places = {REPO / "tests" / name: place for place, name in enumerate(_JOINED + _LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+class _Files(LoadFileScheduling):
+    """Whole files, and those that join the cluster as if they were one; pytest-xdist has groups for that, but its 3.8
+    does nothing with them under pytest 9."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "joined" if file.removeprefix("tests/") in _JOINED else file
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist nothing is shared out
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files:
+    return _Files(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -108,16 +126,14 @@ def _with_env(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Made on Ray by the first of all pytest processes that wants it; nobody changes it."""
-    from tests.jobs import run_job, write_spec  # here, since Ray must not be loaded before HOME is set
+    """What jobs/generate.py makes of the small spec, made without Ray by the first of all pytest processes that wants
+    it; nobody changes it."""
+    from tests import corpora, jobs  # here, since Ray must not be loaded before HOME is set
 
     own = tmp_path_factory.getbasetemp()
     folder = (own if worker_id == "master" else own.parent) / "corpus"
     with FileLock(f"{folder}.lock"):
         if not (folder / "out" / "report.html").exists():
             folder.mkdir(exist_ok=True)
-            done = run_job("generate", "--spec", write_spec(folder / "spec.yaml"), "--out", folder / "out")
-            assert done.returncode == 0, done.stderr
-            assert "120 rows, 8 shards" in done.stdout
-            assert "report.html" in done.stdout
+            corpora.make_ordered(jobs.write_spec(folder / "spec.yaml"), folder / "out", described=True)
     return folder / "out"

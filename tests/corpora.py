@@ -11,7 +11,7 @@ from medsynth import storage
 from medsynth.catalog import index, table
 from medsynth.catalog.sharpness import sharpness
 from medsynth.catalog.units import measure
-from medsynth.corpus import manifest, sources
+from medsynth.corpus import card, manifest, report, sources
 from medsynth.recipes import build, preparation
 from medsynth.recipes.preparation import Prepared
 from medsynth.recipes.work import Job, make_and_commit
@@ -67,8 +67,14 @@ def make(corpus: str | Path, run: Prepared) -> None:
     manifest.write_manifest(corpus, writer.finish())
 
 
-def make_ordered(order: str | Path, corpus: str | Path) -> None:
-    """Do what jobs/generate.py does with an order whose source is images, one thing after another, without Ray."""
+def make_ordered(order: str | Path, corpus: str | Path, *, described: bool = False) -> None:
+    """Do what jobs/generate.py does with an order whose source is images, one thing after another, without Ray.
+
+    Args:
+        order: the spec.
+        corpus: where to.
+        described: whether card and report are written.
+    """
     spec, corpus = specs.load(str(order)), str(corpus)
     assert spec.source is not None
     source, where = storage.absolute(spec.source), storage.join(corpus, "catalog")
@@ -77,3 +83,7 @@ def make_ordered(order: str | Path, corpus: str | Path) -> None:
     table.write(where, made.tiles, made.rejects, plan.about)
     spec = spec.model_copy(update={"source": source})
     make(corpus, preparation.prepare(spec, build(spec), table.read(where), where))
+    if described:
+        card.write_card(corpus)
+        report.write_report(corpus)
+        storage.remove_staging(corpus)

@@ -68,6 +68,7 @@ def started(home: Path, cpus: int, settings: dict[str, str]) -> Iterator[Head]:
             "ray", "start", "--head", f"--port={port}", f"--num-cpus={cpus}", "--dashboard-host=127.0.0.1",
             f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",  # else one for the whole machine
             f"--temp-dir={head.folder}", "--disable-usage-stats",
+            "--include-log-monitor=",  # nobody reads what it passes on
         )  # fmt: skip
         assert begun.returncode == 0, begun.stdout + begun.stderr
         yield head

@@ -1,8 +1,9 @@
 """moto's S3 server, whose conditional writes are one step as S3's are: moto itself looks first and writes later.
 
-``python -m tests.moto_app PORT``; ``tests/servers.py`` starts it.
+``python -m tests.moto_app PORT``; ``tests/servers.py`` starts it. A listing holds 100 keys, where S3's hold 1,000.
 """
 
+import os
 import sys
 import threading
 from collections.abc import Iterable
@@ -28,5 +29,6 @@ class OneWriteAtATime:
 
 
 if __name__ == "__main__":
+    os.environ["MOTO_S3_DEFAULT_MAX_KEYS"] = "100"
     moto = OneWriteAtATime(DomainDispatcherApplication(create_backend_app))
     run_simple("127.0.0.1", int(sys.argv[1]), moto, threaded=True, request_handler=MotoRequestHandler)

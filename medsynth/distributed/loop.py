@@ -7,30 +7,18 @@ itself, over batches from wherever (``tests/benchmarks/bench_gan_quality.py``), 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from numpy.typing import NDArray
 
 from medsynth import storage
 from medsynth.distributed import runs
 from medsynth.distributed.board import Progress
+from medsynth.distributed.feed import Arrays, Feed
 from medsynth.errors import TrainingError
-
-Arrays = dict[str, NDArray[Any]]
 
 Average = Callable[[Sequence[torch.Tensor]], None]
 """Replaces each tensor by its mean over all workers, in place."""
-
-
-class Feed(Protocol):
-    """Every batch of a run by its number; pure functions, so that Ray may call them again anywhere."""
-
-    def batch(self, step: int, rank: int, workers: int) -> Arrays:
-        """One worker's share of one step."""
-
-    def held_out(self, number: int) -> Arrays:
-        """One batch to validate on."""
 
 
 class Pace(Protocol):

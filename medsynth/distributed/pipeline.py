@@ -16,7 +16,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 from ray.data._internal.execution.execution_callback import ExecutionCallback  # nothing public slows the loop down
 
-from medsynth.distributed.loop import Arrays, Feed
+from medsynth.distributed.feed import Arrays, Feed
 from medsynth.errors import UserError
 
 # A block costs memory in the worker until its dataset is done; a wave gives that back.

@@ -66,7 +66,9 @@ def train(
         UserError: whatever the job's own functions raise of that kind.
     """
     nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    config = {"job": job, "feed": [ray.put(job.feed)], "shares": shares(workers, gpu, nodes)}
+    # Its machine may go: another is started in its place, and a line of the curve that was not told yet is missing.
+    board: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Board).remote()
+    config = {"job": job, "feed": [ray.put(job.feed)], "shares": shares(workers, gpu, nodes), "board": board}
     furthest = 0
     while True:
         reached, error = _attempt(config, workers, gpu, progress)
@@ -82,13 +84,12 @@ def _attempt(
     config: dict[str, Any], workers: int, gpu: bool, progress: Callable[[Progress], None]
 ) -> tuple[int, BaseException | None]:
     """Train until all is done or a worker fails; the last step told, and what failed."""
-    board: Any = ray.remote(num_cpus=0)(Board).remote()
     # Ray Train wants a place for what its own checkpoints leave; there are none (see runs.py).
     scratch = tempfile.mkdtemp(prefix="medsynth-train-")
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
     trainer = TorchTrainer(
         _work,
-        train_loop_config={**config, "board": board},
+        train_loop_config=config,
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpu,
@@ -107,7 +108,7 @@ def _attempt(
         while running:
             fitting.join(_POLL_SECONDS)
             running = fitting.is_alive()
-            for item in ray.get(board.take.remote()):
+            for item in ray.get(config["board"].take.remote()):
                 if isinstance(item, str):
                     mistake = UserError(item)
                 else:

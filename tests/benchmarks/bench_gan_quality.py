@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from medsynth import storage
 from medsynth.distributed import loop, runs
 from medsynth.distributed.board import Progress
-from medsynth.distributed.loop import Arrays
+from medsynth.distributed.feed import Arrays
 from medsynth.evaluation import conditioning, fidelity, pictures
 from medsynth.evaluation import encoder as encoders
 from medsynth.evaluation.encoder import Encoder

@@ -10,7 +10,7 @@ import ray
 from ray import cloudpickle
 
 from medsynth.distributed import pipeline
-from medsynth.distributed.loop import Arrays
+from medsynth.distributed.feed import Arrays
 from medsynth.distributed.pipeline import Share, batches
 from tests import cluster
 

@@ -29,7 +29,7 @@ def _session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def plain_loop(job: ToyJob) -> list[float]:
     """The losses of the same training over whole batches, without Ray."""
     line = Line(lambda gradients: None)
-    return [float(line.step(job.batch(step, 0, 1))["loss"]) for step in range(job.pace.steps)]
+    return [float(line.step(job.feed.batch(step, 0, 1))["loss"]) for step in range(job.pace.steps)]
 
 
 @pytest.mark.slow

@@ -99,9 +99,9 @@ def test_the_shipped_weights_draw_the_tone_asked_for_and_their_card_attributes_t
 
 def test_in_bf16_the_shipped_weights_draw_nearly_the_same() -> None:
     model = SkinModel.load()
-    requests = [Request(condition, kind) for condition, kind in zip(model.conditions, (1, 2, 3, 4, 5, 6), strict=True)]
+    requests = [Request(condition, kind) for condition, kind in zip(model.conditions[::2], (1, 3, 5), strict=True)]
     fine, coarse = (
-        np.stack([one.image for one in model.draw(requests, range(6), bf16)]).astype(int) for bf16 in (False, True)
+        np.stack([one.image for one in model.draw(requests, range(3), bf16)]).astype(int) for bf16 in (False, True)
     )
     far = np.abs(fine - coarse)
     assert 0 < np.quantile(far, 0.9999) <= 4
