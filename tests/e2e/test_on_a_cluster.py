@@ -312,7 +312,7 @@ def test_serve_deploy_rolls_the_configuration_out_without_a_lost_request_and_it_
         if deployment["name"] == "FocusScorer":
             deployment["autoscaling_config"]["target_ongoing_requests"] = 0.2
     (service.folder / "config.yaml").write_text(yaml.safe_dump(found))
-    with Load(service, tile_bytes, 1, 0.2) as load:
+    with Load(service, tile_bytes, 1, 0.6) as load:  # too little for a second replica
         time.sleep(1)
         done = cluster.run("serve", "deploy", service.folder / "config.yaml")
         assert done.returncode == 0, done.stdout + done.stderr
