@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from botocore.exceptions import BotoCoreError
@@ -107,7 +107,6 @@ def list_objects(folder: str) -> Iterator[tuple[str, int, str]]:
 
 @functools.lru_cache(maxsize=64)
 def _store(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) -> ObjectStore:
-    del settings  # part of the key only: another environment is another store
     retry: RetryConfig = {"max_retries": 8, "retry_timeout": timedelta(seconds=_PATIENCE_SECONDS)}
     client: ClientConfig = {
         "allow_http": True,
@@ -119,20 +118,13 @@ def _store(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) -> O
         return GCSStore(bucket, retry_config=retry, client_options=client)
     if scheme == "az":
         return AzureStore(bucket, retry_config=retry, client_options=client)
-    # boto3 knows profiles, SSO, instance roles and endpoint settings; obstore moves the bytes.
-    import boto3  # here: who uses files alone need not load it
-    from obstore.auth.boto3 import Boto3CredentialProvider
+    from obstore.auth.boto3 import Boto3CredentialProvider  # here: who uses files alone need not load boto3
 
-    session = boto3.Session()
-    # Unlike every other SDK of Amazon's, boto3 does not look at AWS_REGION.
-    region = session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
-    address = session.client("s3", region_name=region).meta
-    # Amazon's own addresses are obstore's business: it knows the form that each bucket and region wants.
-    endpoint = {} if ".amazonaws.com" in address.endpoint_url else {"endpoint": address.endpoint_url}
+    session, region, endpoint = _amazon(settings)
     known = session.get_credentials() is not None
     return S3Store(
         bucket,
-        **endpoint,
+        config={"endpoint": endpoint} if endpoint else None,
         region=region,
         retry_config=retry,
         client_options=client,
@@ -140,6 +132,20 @@ def _store(scheme: str, bucket: str, settings: tuple[tuple[str, str], ...]) -> O
         # boto3 renews short-lived credentials from ten minutes before they end; ask more often than that.
         credential_provider=Boto3CredentialProvider(session, ttl=timedelta(minutes=5)) if known else None,
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _amazon(settings: tuple[tuple[str, str], ...]) -> tuple[Any, str, str | None]:
+    """A session of boto3, which knows profiles, SSO, instance roles and endpoint settings; its region and endpoint."""
+    del settings  # the key alone: another environment is another session
+    import boto3
+
+    session = boto3.Session()
+    # Unlike every other SDK of Amazon's, boto3 does not look at AWS_REGION.
+    region = session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
+    address = session.client("s3", region_name=region).meta.endpoint_url
+    # Amazon's own addresses, None here, are obstore's business: it knows the form that each bucket and region wants.
+    return session, region, None if ".amazonaws.com" in address else address
 
 
 class RemoteFile(io.RawIOBase):
