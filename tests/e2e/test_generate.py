@@ -76,6 +76,7 @@ def test_whole_job_from_and_to_a_server_that_ignores_conditions(rclone_env: S3Se
     )
     assert done.returncode == 0, done.stderr
     assert "ignores conditional writes" in done.stdout
+    assert f"report: {bucket}/corpora/small/report.html" in done.stdout
     keys = [item["Key"] for item in client.list_objects_v2(Bucket=name, Prefix="corpora/small/")["Contents"]]
     assert not [key for key in keys if "probe" in key]
     for path in (corpus / "data").iterdir():
