@@ -117,6 +117,9 @@ def test_more_keys_than_one_listing_holds(place: str, request: pytest.FixtureReq
     names = [f"{n % 7}/{n:04d}" for n in range(234 if "moto" in request.node.name else 1234)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda name: storage.put(f"{place}/{name}", name.encode()), names))
+    if "://" in place:
+        server: S3Server = request.getfixturevalue("moto_s3" if "moto" in request.node.name else "rclone_s3")
+        assert server.client().list_objects_v2(Bucket=place.split("/")[2])["IsTruncated"]
     found = list(storage.list_files(place))
     assert [info.uri for info in found] == sorted(f"{place}/{name}" for name in names)
     assert {info.size for info in found} == {6}

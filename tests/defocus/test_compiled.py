@@ -78,7 +78,8 @@ def test_the_bytes_are_those_written_down() -> None:
 @pytest.mark.slow
 def test_a_processor_without_vector_extensions_makes_the_same_bytes() -> None:
     # numba, NumPy, OpenBLAS and libjpeg-turbo each pick their routines by the processor; here each is
-    # held to what every x86-64 machine has. Fused or reordered float arithmetic would show.
+    # held to what every x86-64 machine has. Fused or reordered float arithmetic would show. What numba compiles
+    # for it is kept for the next run apart from the rest, by the processor's name.
     plain = {
         **os.environ,
         "NUMBA_CPU_NAME": "generic",
