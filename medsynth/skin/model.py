@@ -1,5 +1,6 @@
 """A trained skin generator: loading and saving it, and drawing with it."""
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from medsynth import seeds, spec, storage
+from medsynth.cuda_graph import Parts, Repeated, side_by_side
 from medsynth.model_file import Kind
 from medsynth.skin import generator, semantic_map, tone
 from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings
@@ -21,7 +23,7 @@ _ON_GPU = 8
 
 
 def micro_batch(device: torch.device) -> int:
-    """Pictures drawn at a time, always: fewer are filled up, since another shape may be added up in another order.
+    """Pictures drawn at a time, always: fewer are filled up, since a GPU repeats them from a recording.
 
     On a CPU each is drawn alone, which takes no longer, and nobody waits for others' pictures.
     """
@@ -81,6 +83,7 @@ class SkinModel:
         self.geometry = geometry
         self.about = dict(about)
         self._sha256 = sha256
+        self._drawing: dict[tuple[torch.device, bool], Repeated[torch.Tensor]] = {}
 
     @classmethod
     def load(cls, uri: str | None = None) -> "SkinModel":
@@ -203,32 +206,58 @@ class SkinModel:
         seeds_of: Sequence[int],
         bf16: bool,
     ) -> NDArray[np.uint8]:
-        device = next(self.network.parameters()).device
         shape = (self.size, self.size)
         maps = np.stack([drawn for drawn, _, _ in planned])
         masks = np.stack([semantic_map.mask(shape, region) for _, _, region in planned])
         types = [_type(request, skin) for request, (_, skin, _) in zip(requests, planned, strict=True)]
         asked = Asked(
-            (torch.from_numpy(maps).permute(0, 3, 1, 2).float() / 127.5 - 1).to(device),
-            torch.from_numpy(masks)[:, None].float().to(device),
-            (torch.tensor([skin for _, skin, _ in planned]).float() / 127.5 - 1).to(device),
-            torch.tensor([self.conditions.index(request.condition) for request in requests]).to(device),
-            torch.tensor(types).to(device),
+            torch.from_numpy(maps).permute(0, 3, 1, 2).float() / 127.5 - 1,
+            torch.from_numpy(masks)[:, None].float(),
+            torch.tensor([skin for _, skin, _ in planned]).float() / 127.5 - 1,
+            torch.tensor([self.conditions.index(request.condition) for request in requests]),
+            torch.tensor(types),
         )
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            drawn = self.network(asked, chance(self.network.settings, seeds_of, device))
-            codes = ((drawn.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        way = (next(self.network.parameters()).device, bf16)
+        if way not in self._drawing:
+            self._drawing[way] = drawing(self.network, *way)
+        with torch.inference_mode():
+            look, grain = chance(self.network.settings, seeds_of)
+            codes = self._drawing[way](*asked, look, *grain)
         found: NDArray[np.uint8] = codes.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return found
 
 
-def chance(settings: GeneratorSettings, seeds_of: Sequence[int], device: torch.device) -> Chance:
+def drawing(network: Generator, device: torch.device, bf16: bool) -> Repeated[torch.Tensor]:
+    """A network as it draws: of all of :class:`Asked` and :class:`Chance`, pictures (N, 3, S, S) uint8.
+
+    Each picture is a batch of its own: on a GPU, even with all shapes the same, some in another place of a batch would
+    come out a grey level off, since convolutions add up in parts that a batch's tiles decide.
+
+    Args:
+        network: with weights that stay as they are, on ``device``.
+        device: where it draws.
+        bf16: reckon its products in bf16 instead of float32.
+    """
+
+    def alone(given: Sequence[torch.Tensor], place: int) -> torch.Tensor:
+        own = [field[place : place + 1] for field in given]
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            drawn: torch.Tensor = network(Asked(*own[:5]), Chance(own[5], tuple(own[6:])))
+        return ((drawn.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def draw(*given: torch.Tensor) -> Parts[torch.Tensor]:
+        yield from ()  # in one part
+        return torch.cat(side_by_side([functools.partial(alone, given, place) for place in range(len(given[0]))]))
+
+    return Repeated(draw, device)
+
+
+def chance(settings: GeneratorSettings, seeds_of: Sequence[int]) -> Chance:
     """The noise of pictures, each from its own seed alone.
 
     Args:
         settings: of the generator.
         seeds_of: a seed for each picture.
-        device: where the noise shall lie.
     """
 
     def normal(purpose: str, spread: float, *shape: int) -> torch.Tensor:
@@ -236,7 +265,7 @@ def chance(settings: GeneratorSettings, seeds_of: Sequence[int], device: torch.d
             np.random.Generator(np.random.Philox(key=seeds.digest64(seed, purpose))).standard_normal(shape, np.float32)
             for seed in seeds_of
         ]
-        return torch.from_numpy(np.stack(rows) * np.float32(spread)).to(device)
+        return torch.from_numpy(np.stack(rows) * np.float32(spread))
 
     grain = tuple(
         normal(f"grain {side}", settings.grain_spread, 1, side, side) for side in generator.sides(settings.size)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
 from medsynth import learning
+from medsynth.cuda_graph import Parts, Repeated
 from medsynth.learning import PaceSettings
 from medsynth.seeds import digest64
 from medsynth.skin import generator, losses
@@ -23,6 +25,8 @@ from medsynth.skin.losses import LossSettings
 
 Batch = Mapping[str, NDArray[Any]]
 """As :meth:`medsynth.skin.samples.Feed.batch` gives it."""
+
+_BATCH = ("photos", "maps", "masks", "skins", "conditions", "types")
 
 
 class LearningSettings(PaceSettings):
@@ -70,7 +74,7 @@ class Trainer:
         rank: int = 0,
     ) -> None:
         self._settings, self._device, self._seed = settings, device, seed
-        self._average, self._rank = average, rank
+        self._rank = rank
         own = settings.generator
         learning.made_repeatable(device)
         with torch.random.fork_rng(devices=[]):
@@ -94,12 +98,20 @@ class Trainer:
             "judge": {f"judge.{name}": value for name, value in self.judge.named_parameters()},
         }
         betas = (settings.momentum, 0.99)
+        gpu = device.type == "cuda"
         self._optimizers = {
-            name: torch.optim.Adam(list(parameters.values()), lr=0.0, betas=betas, fused=True)
+            name: torch.optim.Adam(
+                list(parameters.values()),
+                lr=torch.zeros((), device=device) if gpu else 0.0,
+                betas=betas,
+                fused=True,
+                capturable=gpu,
+            )
             for name, parameters in self._learning.items()
         }
         self.disturbed = torch.zeros((), device=device)
         self.steps = 0
+        self._repeated = Repeated(self._learn, device, average)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Learn from a batch.
@@ -110,17 +122,26 @@ class Trainer:
         Returns:
             The losses before the step by name, scalars on the device.
         """
-        photos, asked = self._given(batch)
-        for name, rate in self.rates().items():
-            self._optimizers["draw" if name == "learning_rate" else "judge"].param_groups[0]["lr"] = rate
+        # A copy first: batches come read-only out of shared memory.
+        given = [torch.from_numpy(np.array(batch[name])) for name in _BATCH]
+        self._set_rates()
         with self._chance():
-            told = self._learn(photos, asked)
+            told = self._repeated(*given)
         self.steps += 1
         learning.follow(self.averaged, self.module, self._settings.ema, self.steps)
-        return told
+        return {name: loss.clone() for name, loss in told.items()}
 
-    def _learn(self, photos: Tensor, asked: Asked) -> dict[str, Tensor]:
+    def _set_rates(self) -> None:
+        for name, rate in self.rates().items():
+            group = self._optimizers["draw" if name == "learning_rate" else "judge"].param_groups[0]
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _learn(self, *given: Tensor) -> Parts[dict[str, Tensor]]:
         own = self._settings.losses
+        photos, asked = _scaled(*given)
         with learning.precision(self._device, self._settings.precision):
             chance, spread = self._looks(photos, asked)
             drawn = self.module(asked, chance).float()
@@ -133,14 +154,17 @@ class Trainer:
         real_scores, fake_scores = zip(*(score.chunk(2) for score in scores), strict=True)
         real_features = [answer.detach().chunk(2)[0] for answer in features]
         judged = losses.judged(real_scores, True, own.kind) + losses.judged(fake_scores, False, own.kind)
-        self._descend("judge", 0.5 * judged)
-        self._follow(real_scores)
+        sure = torch.stack([score.detach().float().sign().mean() for score in real_scores]).mean()
+        yield [*self._gradients("judge", 0.5 * judged), sure]
+        self._optimizers["judge"].step()
+        self._follow(sure)
         self.judge.requires_grad_(False)
         with learning.precision(self._device, self._settings.precision):
             scores, features = self.judge(fake, seen)
         self.judge.requires_grad_(True)
         terms = self._terms(drawn, photos, asked.masks, scores, (features, real_features), spread)
-        self._descend("draw", torch.stack(list(terms.values())).sum())
+        yield self._gradients("draw", torch.stack(list(terms.values())).sum())
+        self._optimizers["draw"].step()
         return {"judge": judged.detach(), **{name: term.detach() for name, term in terms.items()}}
 
     def _looks(self, photos: Tensor, asked: Asked) -> tuple[Chance | None, tuple[Tensor, Tensor] | None]:
@@ -186,22 +210,17 @@ class Trainer:
             kept["look"] = (own.look, lambda: losses.divergence(*spread))
         return {name: weight * term() for name, (weight, term) in kept.items() if weight}
 
-    def _descend(self, name: str, loss: Tensor) -> None:
-        optimizer = self._optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
+    def _gradients(self, name: str, loss: Tensor) -> list[Tensor]:
+        self._optimizers[name].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        parameters = self._learning[name].values()
-        self._average([parameter.grad for parameter in parameters if parameter.grad is not None])
-        optimizer.step()
+        return [parameter.grad for parameter in self._learning[name].values() if parameter.grad is not None]
 
-    def _follow(self, scores: Sequence[Tensor]) -> None:
+    def _follow(self, sure: Tensor) -> None:
         # Karras et al., "Training GANs with limited data", NeurIPS 2020, section 3.1.
         if not self._settings.augmented:
             return
-        sure = torch.stack([score.detach().float().sign().mean() for score in scores]).mean()
-        self._average([sure])
         pace = self._settings.batch / self._settings.augmented_images
-        self.disturbed = (self.disturbed + pace * (sure - self._settings.augmented).sign()).clamp(0, 0.9)
+        self.disturbed.add_(pace * (sure - self._settings.augmented).sign()).clamp_(0, 0.9)
 
     def rates(self) -> dict[str, float]:
         """The learning rates of the next step."""
@@ -224,20 +243,11 @@ class Trainer:
             state: what :meth:`state` gave, of a trainer with the same settings.
         """
         self.steps = int(state["steps"])
-        self.disturbed = state["disturbed"].clone().to(self._device)
+        self.disturbed.copy_(state["disturbed"])
         learning.load_state(self._modules, state)
         for part, parameters in self._learning.items():
             learning.load_moments("adam", parameters, self._optimizers[part], state)
-
-    def _given(self, batch: Batch) -> tuple[Tensor, Asked]:
-        pictures = [self._on_device(batch[name]).permute(0, 3, 1, 2).float() / 127.5 - 1 for name in ("photos", "maps")]
-        photos, maps = (picture.contiguous(memory_format=torch.channels_last) for picture in pictures)
-        masks = self._on_device(batch["masks"])[:, None].float()
-        skin = self._on_device(batch["skins"]).float() / 127.5 - 1
-        return photos, Asked(maps, masks, skin, self._on_device(batch["conditions"]), self._on_device(batch["types"]))
-
-    def _on_device(self, array: NDArray[Any]) -> Tensor:
-        return learning.on_device(array, self._device)
+        self._repeated.forget()
 
     @contextmanager
     def _chance(self) -> Iterator[None]:
@@ -245,6 +255,14 @@ class Trainer:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(digest64(self._seed, "step", self.steps, self._rank) >> 1)
             yield
+
+
+def _scaled(
+    photos: Tensor, maps: Tensor, masks: Tensor, skins: Tensor, conditions: Tensor, types: Tensor
+) -> tuple[Tensor, Asked]:
+    pictures = [picture.permute(0, 3, 1, 2).float() / 127.5 - 1 for picture in (photos, maps)]
+    real, drawn = (picture.contiguous(memory_format=torch.channels_last) for picture in pictures)
+    return real, Asked(drawn, masks[:, None].float(), skins.float() / 127.5 - 1, conditions, types)
 
 
 def _disturbance(count: int, chance: Tensor) -> Callable[[Tensor], Tensor]:

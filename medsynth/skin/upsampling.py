@@ -87,7 +87,7 @@ def smoothed(x: Tensor) -> Tensor:
         Karras et al., "A style-based generator architecture", CVPR 2019, appendix C, after Zhang, "Making
         convolutional networks shift-invariant again", ICML 2019.
     """
-    taps = torch.tensor([0.25, 0.5, 0.25], device=x.device, dtype=x.dtype)
+    taps = 0.5 - 0.25 * torch.arange(-1, 2, device=x.device, dtype=x.dtype).abs()
     kernel = (taps[:, None] * taps).expand(x.shape[1], 1, 3, 3)
     return functional.conv2d(repeated(x), kernel, groups=x.shape[1])
 

@@ -3,7 +3,9 @@
     python tests/benchmarks/bench_gan.py [--size 256] [--width 64] [--rounds 3] [--threads 2] [--bf16] [--out DIR]
 
 Both in float32 on the same processor, both networks as wide as published, batch 4 to learn and 8 to draw. ``--bf16``
-measures the same paper preset with ``precision: bf16`` besides, where the processor reckons with it.
+measures the same paper preset with ``precision: bf16`` besides, where the processor reckons with it. On a GPU ours is
+repeated from a recording (medsynth/cuda_graph.py); plain pix2pix is not, but for a row in which it draws so, which
+tells what of the difference the recording is. "Each alone" is how the product draws there: eight side by side.
 """
 
 import argparse
@@ -19,6 +21,8 @@ import numpy as np
 import torch
 from pix2pix import Pix2pix, Pix2pixSettings
 
+from medsynth.cuda_graph import Parts, Repeated
+from medsynth.skin import model
 from medsynth.skin import run as skin
 from medsynth.skin.generator import Asked
 from medsynth.skin.training import Trainer
@@ -92,8 +96,19 @@ def run(size: int, width: int, rounds: int, bf16: bool, device: torch.device) ->
         # As kindly to the peer as can be: statistics fixed, no dropout, which its authors keep when they draw. Of a
         # copy, since learning goes on.
         drawing = copy.deepcopy(peer.generator).eval()
-        drawers[f"pix2pix, {precision}"] = _drawing(drawing, maps.contiguous(), precision)
-        drawers[f"paper, {precision}"] = _drawing(ours.averaged, given, precision)
+        own = functools.partial(_drawn, ours.averaged, precision)
+        drawers[f"pix2pix, {precision}"] = functools.partial(_drawn, drawing, precision, maps.contiguous())
+        if device.type == "cuda":
+            look = torch.zeros(8, 1, device=device)
+            drawers[f"paper, {precision}"] = functools.partial(_recorded(lambda *a, own=own: own(Asked(*a))), *given)
+            drawers[f"paper, each alone, {precision}"] = functools.partial(
+                model.drawing(ours.averaged, device, precision == "bf16"), *given, look
+            )
+            drawers[f"pix2pix, recorded, {precision}"] = functools.partial(
+                _recorded(functools.partial(_drawn, drawing, precision)), maps.contiguous()
+            )
+        else:
+            drawers[f"paper, {precision}"] = functools.partial(own, given)
     found: dict[str, Any] = {"size": size, "width": width, "threads": torch.get_num_threads(), "device": str(device)}
     if device.type == "cuda":
         found["device"] = torch.cuda.get_device_name()
@@ -102,23 +117,26 @@ def run(size: int, width: int, rounds: int, bf16: bool, device: torch.device) ->
     with torch.inference_mode():
         found["drawing"] = {"bar": DRAWING, "batch": 8, **in_turns(drawers, 8, 3 * rounds, calls, device)}
     for part in ("learning", "drawing"):
-        for name in learners:
-            figure = found[part][name]
-            print(
-                f"{part:9} {name:16} {figure['median']:8.2f} images/s, {figure['ratio']:.2f} times pix2pix in float32"
-            )
+        for name, figure in found[part].items():
+            if isinstance(figure, dict):
+                told = f"{figure['median']:8.2f} images/s, {figure['ratio']:.2f} times pix2pix in float32"
+                print(f"{part:9} {name:26} {told}")
     return found
 
 
-def _drawing(network: torch.nn.Module, given: Any, precision: str) -> Callable[[], Any]:
+def _drawn(network: torch.nn.Module, precision: str, given: Any) -> torch.Tensor:
     device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        found: torch.Tensor = network(given)
+    return found
 
-    def draw() -> torch.Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            found: torch.Tensor = network(given)
-        return found
 
-    return draw
+def _recorded(draw: Callable[..., torch.Tensor]) -> Repeated[torch.Tensor]:
+    def parts(*given: torch.Tensor) -> Parts[torch.Tensor]:
+        yield from ()
+        return draw(*given)
+
+    return Repeated(parts, torch.device("cuda"))
 
 
 if __name__ == "__main__":
