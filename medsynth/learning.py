@@ -77,6 +77,15 @@ def follow(mean: nn.Module, module: nn.Module, decay: float, steps: int) -> None
     decay = min(decay, steps / (steps + 9))
     with torch.no_grad():
         torch._foreach_lerp_(list(mean.parameters()), list(module.parameters()), 1 - decay)
+    changed(mean)
+
+
+def changed(module: nn.Module) -> None:
+    """Have torch count a change of a module's weights, which whatever is made of them and kept goes by.
+
+    Fused optimizers, and on a GPU joint operations on many tensors, change them without counting.
+    """
+    torch.autograd.graph.increment_version(list(module.parameters()))
 
 
 def state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:

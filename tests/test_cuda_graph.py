@@ -87,7 +87,8 @@ def test_a_gpu_draws_a_picture_the_same_in_whatever_company() -> None:
     model.network.to(torch.device("cuda"))
     requests = [Request(condition, 1 + place) for place, condition in enumerate(model.conditions)]
     together = [one.image for one in model.draw(requests, range(6))]
-    assert float(np.std(together)) > 10
+    on_cpu = [one.image for one in SkinModel.load().draw(requests, range(6))]
+    assert np.abs(np.array(together).astype(int) - np.array(on_cpu)).mean() < 0.1  # TF32: 0.004 on an H100
     for place, request in 5 * list(enumerate(requests)):
         assert np.array_equal(model.draw([request], [place])[0].image, together[place])
     turned = model.draw(requests[::-1], range(6)[::-1])

@@ -127,6 +127,7 @@ class Trainer:
         self._set_rates()
         with self._chance():
             told = self._repeated(*given)
+        learning.changed(self.module)
         self.steps += 1
         learning.follow(self.averaged, self.module, self._settings.ema, self.steps)
         return {name: loss.clone() for name, loss in told.items()}

@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from medsynth.skin import semantic_map
+from medsynth.skin import generator, semantic_map, training
 from medsynth.skin.discriminator import DiscriminatorSettings
 from medsynth.skin.generator import GeneratorSettings
 from medsynth.skin.losses import LossSettings
@@ -110,6 +110,26 @@ def test_the_average_follows_the_weights() -> None:
     learning = trainer(PLUS)
     learning.step(BATCHES[0])
     assert not same(learning.averaged.state_dict(), learning.module.state_dict())
+
+
+@pytest.mark.parametrize("settings", [PLUS, PAPER], ids=["plus", "paper"])
+def test_what_was_kept_for_drawing_is_made_anew_after_a_step(settings: LearningSettings) -> None:
+    learning = trainer(settings)
+    _, asked = training._scaled(*(torch.from_numpy(BATCHES[0][name]) for name in training._BATCH))
+    grain = tuple(torch.zeros(4, 1, side, side) for side in generator.sides(32))
+    chance = generator.Chance(torch.zeros(4, settings.generator.latent), grain)
+    for network in (learning.module, learning.averaged):
+        network.eval()
+    with torch.no_grad():
+        before = [network(asked, chance) for network in (learning.module, learning.averaged)]
+    learning.step(BATCHES[0])
+    with torch.no_grad():
+        for network, first in zip((learning.module, learning.averaged), before, strict=True):
+            fresh = generator.build(settings.generator, 3).eval()
+            fresh.load_state_dict(network.state_dict())
+            fresh.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            assert torch.equal(network(asked, chance), fresh(asked, chance))
+            assert not torch.equal(network(asked, chance), first)
 
 
 def test_learning_rates_fall_at_the_end() -> None:
