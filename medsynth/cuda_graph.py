@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 Parts = Generator[Sequence[Tensor], None, Result]
 """Work in parts: what it yields is handed to somebody else, who may change it in place, before it goes on."""
 
+_Part = tuple[torch.cuda.CUDAGraph, Sequence[Tensor] | None]
 _FIRST = 3
 """Calls before the recording, in which libraries choose their ways and optimizers make their state."""
 
@@ -48,7 +49,7 @@ class Repeated(Generic[Result]):
         """Record anew, since what is read beside the inputs lies elsewhere now."""
         self._inputs: list[Tensor] = []
         self._calls = 0
-        self._recorded: list[tuple[torch.cuda.CUDAGraph, Sequence[Tensor] | None]] = []
+        self._recorded: list[_Part] = []
         self._result: Result | None = None
 
     def __call__(self, *inputs: Tensor) -> Result:
@@ -71,7 +72,7 @@ class Repeated(Generic[Result]):
         if self._calls <= _FIRST:
             return self._beside()
         if not self._recorded:
-            self._record()
+            self._recorded = self._record()
         for graph, yielded in self._recorded:
             graph.replay()
             if yielded is not None:
@@ -98,10 +99,11 @@ class Repeated(Generic[Result]):
         here.wait_stream(stream)
         return found
 
-    def _record(self) -> None:
+    def _record(self) -> list[_Part]:
         # One graph for each part. They share their memory, as they are always replayed in this order.
         pool = torch.cuda.graph_pool_handle()
         work = self._work(*self._inputs)
+        recorded: list[_Part] = []
         while True:
             graph = torch.cuda.CUDAGraph()
             yielded = None
@@ -110,9 +112,9 @@ class Repeated(Generic[Result]):
                     yielded = next(work)
                 except StopIteration as end:
                     self._result = end.value
-            self._recorded.append((graph, yielded))
+            recorded.append((graph, yielded))
             if yielded is None:
-                return
+                return recorded
 
 
 def side_by_side(tasks: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
