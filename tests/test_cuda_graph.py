@@ -85,11 +85,13 @@ def test_a_recording_learns_the_same_bits_with_noise_of_its_own_at_every_step() 
 def test_a_gpu_draws_a_picture_the_same_in_whatever_company() -> None:
     model = SkinModel.load()
     model.network.to(torch.device("cuda"))
-    requests = [Request(condition, 1 + place) for place, condition in enumerate(model.conditions)]
-    together = [one.image for one in model.draw(requests, range(6))]
-    on_cpu = [one.image for one in SkinModel.load().draw(requests, range(6))]
+    # In a batch of eight, the last places of the first two of these came out otherwise on an H100.
+    requests = [Request(name, kind) for name, kind in zip(3 * model.conditions, 5 * (1, 3, 5, 6), strict=False)]
+    own = range(len(requests))
+    together = [one.image for one in model.draw(requests, own)]
+    on_cpu = [one.image for one in SkinModel.load().draw(requests, own)]
     assert np.abs(np.array(together).astype(int) - np.array(on_cpu)).mean() < 0.1  # TF32: 0.004 on an H100
-    for place, request in 5 * list(enumerate(requests)):
+    for place, request in enumerate(requests):
         assert np.array_equal(model.draw([request], [place])[0].image, together[place])
-    turned = model.draw(requests[::-1], range(6)[::-1])
+    turned = model.draw(requests[::-1], own[::-1])
     assert all(np.array_equal(one.image, other) for one, other in zip(turned[::-1], together, strict=True))
