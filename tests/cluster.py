@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -47,10 +47,21 @@ _KEPT: list[subprocess.Popen[str]] = []
 @contextmanager
 def joined() -> Iterator[None]:
     """A session of this process on its cluster."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", address())
-        with session():
-            yield
+    with joined_at(address()):
+        yield
+
+
+@contextmanager
+def joined_at(address: str) -> Iterator[None]:
+    """A session of this process on the cluster that answers there."""
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_ADDRESS", address)
+            # The one setting of storage that tests/conftest.py makes: a session hands them on to the workers, each of
+            # which would then load Ray twice.
+            patch.delenv("AWS_EC2_METADATA_DISABLED", raising=False)
+            stack.enter_context(session())
+        yield
 
 
 def _serve() -> None:

@@ -19,7 +19,6 @@ import pytest
 import yaml
 from ray import serve
 
-from medsynth.distributed.session import session
 from medsynth.focus.model import FocusModel
 from medsynth.skin.model import SkinModel
 from serve import config
@@ -29,6 +28,7 @@ from serve.environment import FAST
 from serve.generator import Artist
 from serve.wire import Asked
 from tests import head, skin_model
+from tests.cluster import joined_at
 from tests.head import Head
 from tests.jobs import digests
 from tests.serve.local import encoded
@@ -78,9 +78,9 @@ def service(cluster: Head, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     (folder / "slides").mkdir()
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SET, "HOME": cluster.env["HOME"], "RAY_ADDRESS": cluster.address}.items():
+        for name, value in {**SET, "HOME": cluster.env["HOME"]}.items():
             patch.setenv(name, value)
-        with session():
+        with joined_at(cluster.address):
             serve.start(http_options={"host": "127.0.0.1", "port": port})
             found = Service(f"http://127.0.0.1:{port}", folder, model)
             serve.run(app(found.args()), name="medsynth", route_prefix="/")
