@@ -1,10 +1,13 @@
 """The same bytes on every processor: the whole chain again, compiled and run for the plainest one."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,3 +102,36 @@ def test_division_by_zero_is_ieee_754_s() -> None:
         return a / b
 
     assert divide(1.0, 0.0) == float("inf")
+
+
+LOOPS = """
+from medsynth.defocus.compiled import compiled
+
+@compiled
+def doubled(value: int) -> int:
+    return 2 * value
+"""
+
+
+def test_machine_code_is_found_by_what_the_sources_say_wherever_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path / "kept"))
+
+    def found(folder: str, beside: str) -> bool:
+        """Whether a function that lies there is called without being compiled."""
+        path = tmp_path / folder / "loops.py"
+        path.parent.mkdir()
+        path.write_text(LOOPS)
+        (path.parent / "beside.py").write_text(beside)
+        spec = importlib.util.spec_from_file_location("loops", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module: Any = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert module.doubled(21) == 42
+        return sum(module.doubled.stats.cache_hits.values()) == 1
+
+    assert not found("here", "A = 1")
+    assert found("there", "A = 1")
+    assert not found("changed", "A = 2")
