@@ -5,7 +5,9 @@ without one is incomplete and is refused.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from medsynth.corpus.torch_rows import TorchRows
 
 _HELD_OUT = ("val", "eval", "dev", "test", "hold", "held")
+# Ray Data looks at Parquet footers in processes of their own, which it gives ten files at a time: always 32 processes,
+# however few files there are.
+_FOOTER_READERS, _FILES_EACH, _MOST_READERS = "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", 10, 32
 
 
 @dataclass(frozen=True)
@@ -148,8 +153,22 @@ def ray_dataset(uri: str, ray_data: Any, split: str = "train", columns: Sequence
     # Remote bytes come through medsynth.storage on the workers too, so that credentials, endpoint and
     # retries are the same as everywhere else; Ray's own S3 client knows no profiles.
     filesystem = None if storage.is_local(uri) else StorageFileSystem(scheme=uri.partition("://")[0])
-    dataset = ray_data.read_parquet(paths, filesystem=filesystem).select_columns(names)
+    with _footer_readers(len(paths)):
+        dataset = ray_data.read_parquet(paths, filesystem=filesystem).select_columns(names)
     return dataset.map(_with_pixels) if "image" in names else dataset
+
+
+@contextmanager
+def _footer_readers(files: int) -> Iterator[None]:
+    """As many processes as so many files keep busy; where the user's environment has no number of its own."""
+    if _FOOTER_READERS in os.environ:
+        yield
+        return
+    os.environ[_FOOTER_READERS] = str(min(_MOST_READERS, max(1, math.ceil(files / _FILES_EACH))))
+    try:
+        yield
+    finally:
+        del os.environ[_FOOTER_READERS]
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:

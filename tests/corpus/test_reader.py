@@ -5,6 +5,7 @@ import pickle
 from collections import Counter
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,6 +186,27 @@ def test_storage_view_for_other_libraries(moto_env: S3Server) -> None:
         view.open(path + "x", "rb")
     with pytest.raises(NotImplementedError):
         view.open(path, "wb")
+
+
+def test_ray_data_starts_no_more_processes_for_footers_than_the_files_keep_busy(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    class Dataset:
+        def select_columns(self, names: object) -> "Dataset":
+            return self
+
+    def read_parquet(paths: object, **_: object) -> Dataset:
+        told.append(os.environ["RAY_DATA_PARQUET_FOOTER_NUM_ACTORS"])
+        return Dataset()
+
+    ray_data = SimpleNamespace(read_parquet=read_parquet)
+    reader.ray_dataset(small.uri, ray_data, columns=["index"])
+    assert "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS" not in os.environ
+    monkeypatch.setenv("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "7")
+    reader.ray_dataset(small.uri, ray_data, columns=["index"])
+    assert told == ["1", "7"]
 
 
 @pytest.fixture(scope="module")
