@@ -1,9 +1,10 @@
 """What every test stands on: a home of its own, no AWS settings but its own, and real S3 servers."""
 
+import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,18 @@ _LONGEST = ("e2e/test_on_a_cluster.py", "test_storage.py", "serve/test_page.py",
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {REPO / "tests" / name: place for place, name in enumerate(_JOINED + _LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    # All that is loaded here stays, 600,000 objects, which the collector would look through again and again.
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 class _Files(LoadFileScheduling):
