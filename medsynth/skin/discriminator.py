@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from medsynth.skin.convolution import Convolution
 from medsynth.skin.generator import Asked, normalised
 from medsynth.spec import Settings
 
@@ -38,7 +39,7 @@ class PatchDiscriminator(nn.Module):
         widths = [min(settings.width * 2**level, settings.width * 8) for level in range(settings.layers + 1)]
         made = []
         for level, width in enumerate(widths):
-            layer = nn.Conv2d(7 if level == 0 else widths[level - 1], width, 4, 2 if level < settings.layers else 1, 1)
+            layer = Convolution(7 if level == 0 else widths[level - 1], width, 2 if level < settings.layers else 1)
             made.append(spectral_norm(layer) if settings.spectral else layer)
         self.layers = nn.ModuleList(made)
         last = nn.Conv2d(widths[-1], 1, 4, padding=1)

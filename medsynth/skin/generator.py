@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsynth.skin.convolution import Convolution
 from medsynth.skin.upsampling import UpConvolution, doubled, repeated, smoothed
 from medsynth.spec import Settings
 
@@ -96,8 +97,7 @@ class UNet(nn.Module):
         depth = settings.size.bit_length() - 1
         widths = [min(settings.width * 2**level, settings.width * 8) for level in range(depth)]
         self.down = nn.ModuleList(
-            nn.Conv2d(3 if level == 0 else widths[level - 1], widths[level], 4, stride=2, padding=1)
-            for level in range(depth)
+            Convolution(3 if level == 0 else widths[level - 1], widths[level], stride=2) for level in range(depth)
         )
         self.up = nn.ModuleList(
             UpConvolution(widths[level] * (1 if level == depth - 1 else 2), 3 if level == 0 else widths[level - 1])
@@ -110,7 +110,7 @@ class UNet(nn.Module):
         x = asked.maps
         last = len(self.down) - 1
         for level, layer in enumerate(self.down):
-            x = layer(functional.leaky_relu(x, 0.2) if level else x)
+            x = layer.of_rectified(x, 0.2 if level else 1.0)  # type: ignore[operator]
             if 0 < level < last:  # one pixel has no spread to divide by
                 x = normalised(x)
             kept.append(x)

@@ -5,19 +5,20 @@ and output channel. Several of the nine at a place meet the same pixel: with the
 and the layer is a transposed convolution. Neighbouring answers share still more: :func:`_corners` makes nine.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Made = TypeVar("Made")
+from medsynth.skin import winograd
+from medsynth.skin.of_weights import OfWeights
 
 _MANY, _FEW = 96, 8
-"""Answers a pixel from which products of differences pay while learning, and below which they do not when drawing."""
-_CACHED = 2**19
-"""Numbers of the input that are worked on at a time, so that all that is made of them stays in the cache."""
+"""Answers a pixel from which products of differences pay, and below which one product does when drawing."""
+_LEAST = 16
+"""Side from which Winograd's method pays in place of them."""
 
 
 class UpConvolution(nn.Module):
@@ -35,19 +36,19 @@ class UpConvolution(nn.Module):
         plain = nn.Conv2d(into, out, 3)
         assert plain.bias is not None
         self.weight, self.bias = plain.weight, plain.bias
-        self._made: dict[Any, tuple[object, Any]] = {}
+        self._of_weights = OfWeights()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) to (N, out, 2 h, 2 w)."""
         if x.device.type != "cpu" or len(self.bias) < _MANY:
-            return functional.conv_transpose2d(x, self._of_weights(summed), self.bias, stride=2, padding=1)
+            return functional.conv_transpose2d(x, self._of_weights(self.weight, summed), self.bias, stride=2, padding=1)
         padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        corners = [above + rest for above, rest in _corners(padded, self._of_weights(_weights), self.bias)]
+        corners = [above + rest for above, rest in _corners(padded, self._of_weights(self.weight, _weights), self.bias)]
         whole: Tensor = torch.stack([torch.stack(corners[:2], dim=3), torch.stack(corners[2:], dim=3)], dim=2)
         return whole.reshape(len(x), 2 * x.shape[2], 2 * x.shape[3], -1).permute(0, 3, 1, 2)
 
     def of_rectified(self, parts: Sequence[Tensor]) -> Tensor:
-        """The same of several tensors' positive parts, one behind the other; drawing on a CPU, with fewer copies.
+        """The same of several tensors' positive parts, one behind the other; on a CPU with fewer products and copies.
 
         Args:
             parts: (N, c, h, w) each, together C channels.
@@ -55,22 +56,18 @@ class UpConvolution(nn.Module):
         Returns:
             (N, out, 2 h, 2 w).
         """
-        if torch.is_grad_enabled() or parts[0].device.type != "cpu":
-            return self.forward(functional.relu(torch.cat(list(parts), dim=1)))
+        out, channels = self.weight.shape[:2]
+        rows, columns = parts[0].shape[2:]
+        if winograd.pays(parts[0], channels, out, min(rows, columns), _LEAST):
+            method = winograd.DOUBLED
+            way = self._of_weights(self.weight, method.weights), self.bias, (2 * rows, 2 * columns)
+            if torch.is_grad_enabled():
+                return method.learnt(_positive(parts), *way)
+            return method.drawn(parts, 0.0, *way)
+        if torch.is_grad_enabled() or parts[0].device.type != "cpu" or out >= _FEW:
+            return self.forward(_positive(parts))
         last = [part.permute(0, 2, 3, 1) for part in parts]
-        if len(self.weight) >= _FEW:
-            return _by_differences(last, self._of_weights(_weights), self.bias)
-        return _by_places(last, self._of_weights(summed), self.bias)
-
-    def _of_weights(self, make: Callable[[Tensor], Made]) -> Made:
-        """What is made of the weights; where nothing is learnt, it is kept until they change."""
-        if torch.is_grad_enabled():
-            return make(self.weight)
-        now = (self.weight._version, self.weight.dtype, self.weight.device)
-        if make not in self._made or self._made[make][0] != now:
-            self._made[make] = now, make(self.weight)
-        kept: Made = self._made[make][1]
-        return kept
+        return _by_places(last, self._of_weights(self.weight, summed), self.bias)
 
 
 def smoothed(x: Tensor) -> Tensor:
@@ -159,21 +156,6 @@ def _weights(weight: Tensor) -> _Weights:
     return _Weights(pixel, torch.cat(across), torch.cat(down), torch.cat(both))
 
 
-def _by_differences(parts: Sequence[Tensor], weights: _Weights, bias: Tensor) -> Tensor:
-    count, height, width, _ = parts[0].shape
-    out = parts[0].new_empty(count, height, 2, width, 2, len(bias))
-    rows = max(1, _CACHED // (width * weights.pixel.shape[1]))
-    images = max(1, rows // height)
-    for first in range(0, count, images):
-        some = slice(first, first + images)
-        padded = _rectified([part[some] for part in parts], 1)
-        for row in range(0, height, rows):
-            band = out[some, row : row + rows]
-            for place, sums in enumerate(_corners(padded[:, row : row + rows + 2], weights, bias)):
-                torch.add(*sums, out=band[:, :, place // 2, :, place % 2])
-    return out.view(count, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
-
-
 def _corners(padded: Tensor, weights: _Weights, bias: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The four pixels that each one becomes, by nine products.
 
@@ -220,7 +202,7 @@ def _by_places(parts: Sequence[Tensor], kernel: Tensor, bias: Tensor) -> Tensor:
     by = kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
     out = parts[0].new_zeros(count, height + 2, 2, width + 2, 2, len(bias))
     for number in range(count):
-        field = _rectified([part[number : number + 1] for part in parts], 0)
+        field = torch.cat([part[number] for part in parts], dim=2).clamp_min_(0)
         added = (field.view(-1, len(kernel)) @ by).view(height, width, 4, 4, -1)
         for row in range(4):
             for column in range(4):
@@ -232,17 +214,5 @@ def _by_places(parts: Sequence[Tensor], kernel: Tensor, bias: Tensor) -> Tensor:
     return whole.permute(0, 3, 1, 2)
 
 
-def _rectified(parts: Sequence[Tensor], edge: int) -> Tensor:
-    """(n, h, w, c) each to (n, h + 2 edge, w + 2 edge, C): positive parts behind one another, nothing around them."""
-    count, height, width, _ = parts[0].shape
-    size = sum(part.shape[3] for part in parts)
-    field = parts[0].new_empty(count, height + 2 * edge, width + 2 * edge, size)
-    for side in (0, -1) if edge else ():
-        field[:, side] = 0
-        field[:, :, side] = 0
-    inner = field[:, edge : edge + height, edge : edge + width]
-    first = 0
-    for part in parts:
-        torch.clamp_min(part, 0, out=inner[..., first : first + part.shape[3]])
-        first += part.shape[3]
-    return field
+def _positive(parts: Sequence[Tensor]) -> Tensor:
+    return functional.relu(torch.cat(list(parts), dim=1))

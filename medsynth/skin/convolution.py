@@ -1,0 +1,52 @@
+"""The convolutions that the networks make smaller with, and judge with."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medsynth.skin import winograd
+from medsynth.skin.of_weights import OfWeights
+from medsynth.skin.winograd import Method
+
+_HALVING = ((16, winograd.HALVED), (8, winograd.HALVED_SMALL))
+_EACH = ((8, winograd.EACH),)
+"""Sides of answers, from which methods pay."""
+
+
+class Convolution(nn.Conv2d):
+    """A 4×4 kernel with a pixel of nothing at the edges.
+
+    Which way is taken on a CPU is a matter of time alone.
+
+    Args:
+        into: channels that come in.
+        out: channels of the answer.
+        stride: 1, or 2 to halve the picture.
+    """
+
+    def __init__(self, into: int, out: int, stride: int) -> None:
+        super().__init__(into, out, 4, stride, 1)
+        self._of_weights = OfWeights()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) to (N, out, h / 2, w / 2), or with stride 1 to (N, out, h - 1, w - 1)."""
+        return self.of_rectified(x, 1.0)
+
+    def of_rectified(self, x: Tensor, slope: float) -> Tensor:
+        """The same of x with its negative numbers multiplied by ``slope``; drawing on a CPU, with a copy fewer."""
+        side = (x.shape[2] // 2, x.shape[3] // 2) if self.stride == (2, 2) else (x.shape[2] - 1, x.shape[3] - 1)
+        method = self._method(x, min(side))
+        if method is None:
+            return super().forward(functional.leaky_relu(x, slope) if slope != 1 else x)
+        assert self.bias is not None
+        way = self._of_weights(self.weight, method.weights), self.bias, side
+        if torch.is_grad_enabled():
+            return method.learnt(functional.leaky_relu(x, slope) if slope != 1 else x, *way)
+        return method.drawn([x], slope, *way)
+
+    def _method(self, x: Tensor, side: int) -> Method | None:
+        sizes = self.in_channels, self.out_channels, side
+        for least, method in _HALVING if self.stride == (2, 2) else _EACH:
+            if winograd.pays(x, *sizes, least):
+                return method
+        return None
