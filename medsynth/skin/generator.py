@@ -263,6 +263,10 @@ def normalised(x: Tensor) -> Tensor:
     Source:
         Ulyanov, Vedaldi and Lempitsky, "Instance normalization", arXiv 1607.08022.
     """
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+        # Batches of one picture: their gradient takes a fifth of the groups' time.
+        pictures = torch.split(x, 1)
+        return torch.cat([functional.batch_norm(one, None, None, training=True, eps=_EPSILON) for one in pictures])
     # As groups of one channel: torch copies instances into another order and back, where channels lie last.
     return functional.group_norm(x, x.shape[1], eps=_EPSILON)
 
