@@ -19,7 +19,7 @@ from torch import Tensor
 
 from medsynth.skin import winograd_loops
 
-_CACHED = 2**22
+_CACHED = 2**23
 """Numbers that are made at a time, about, so that they stay in the cache."""
 
 _CHANNELS = 64
