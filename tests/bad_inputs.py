@@ -108,6 +108,13 @@ def _wrong_sum() -> bytes:
     return bytes(data)
 
 
+def _short_palette() -> bytes:
+    data = encoded(Image.fromarray(picture()).quantize(64), "TIFF")
+    colours = struct.pack("<HHI", 320, 3, 3 * 256)  # the tag, its type, and how many numbers
+    assert data.count(colours) == 1
+    return data.replace(colours, struct.pack("<HHI", 320, 3, 256))
+
+
 def _frames(kind: str) -> bytes:
     frames = [Image.fromarray(picture(seed=seed)) for seed in range(3)]
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
@@ -135,6 +142,7 @@ BAD: dict[str, tuple[bytes, Reason]] = {
     "bomb.png": (png_bomb(), Reason.TOO_MANY_PIXELS),
     "bomb.tif": (tiff_bomb(), Reason.TOO_MANY_PIXELS),
     "bomb in a tile.tif": (_bomb_in_a_tile(), Reason.TOO_MANY_PIXELS),
+    "a third of a palette.tif": (_short_palette(), Reason.UNREADABLE),
     "one bit wrong.png": (_wrong_sum(), Reason.UNREADABLE),
     "jpeg 2000 inside.tif": (tiff(picture(), photometric="rgb", compression="jpeg2000"), Reason.UNSUPPORTED),
     "animated.gif": (_frames("GIF"), Reason.SEVERAL_FRAMES),

@@ -129,6 +129,8 @@ def as_rgb(page: Any, image: Any) -> Pixels:
     if kind == tifffile.PHOTOMETRIC.PALETTE and image.ndim == 2:
         # Writers scale 8-bit colours by 256 or by 257: the high byte is right for both.
         colours = (np.asarray(page.colormap, dtype=np.uint16) >> 8).astype(np.uint8)
+        if colours.shape != (3, 2**bits):
+            raise Rejected(Reason.UNREADABLE, f"TIFF: a palette of shape {colours.shape}, for {bits}-bit samples")
         return np.ascontiguousarray(colours.T[image])
     if bits < 8:
         image = image * np.uint8(255 // (2**bits - 1))
