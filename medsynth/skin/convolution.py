@@ -8,9 +8,9 @@ from medsynth.skin import winograd
 from medsynth.skin.of_weights import OfWeights
 from medsynth.skin.winograd import Method
 
-_HALVING = ((16, winograd.HALVED), (8, winograd.HALVED_SMALL))
-_EACH = ((8, winograd.EACH),)
-"""Sides of answers, from which methods pay."""
+_HALVING = ((16, 32, winograd.HALVED), (8, 16, winograd.HALVED_SMALL))
+_EACH = ((8, 16, winograd.EACH),)
+"""Sides of answers from which methods pay, drawing and learning."""
 
 
 class Convolution(nn.Conv2d):
@@ -46,7 +46,7 @@ class Convolution(nn.Conv2d):
 
     def _method(self, x: Tensor, side: int) -> Method | None:
         sizes = self.in_channels, self.out_channels, side
-        for least, method in _HALVING if self.stride == (2, 2) else _EACH:
-            if winograd.pays(x, *sizes, least):
+        for drawing, learning, method in _HALVING if self.stride == (2, 2) else _EACH:
+            if winograd.pays(x, *sizes, drawing, learning):
                 return method
         return None

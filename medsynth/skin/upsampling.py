@@ -17,8 +17,8 @@ from medsynth.skin.of_weights import OfWeights
 
 _MANY, _FEW = 96, 8
 """Answers a pixel from which products of differences pay, and below which one product does when drawing."""
-_LEAST = 16
-"""Side from which Winograd's method pays in place of them."""
+_DRAWING, _LEARNING = 8, 32
+"""Sides from which Winograd's method pays in place of them."""
 
 
 class UpConvolution(nn.Module):
@@ -58,7 +58,7 @@ class UpConvolution(nn.Module):
         """
         out, channels = self.weight.shape[:2]
         rows, columns = parts[0].shape[2:]
-        if winograd.pays(parts[0], channels, out, min(rows, columns), _LEAST):
+        if winograd.pays(parts[0], channels, out, min(rows, columns), _DRAWING, _LEARNING):
             method = winograd.DOUBLED
             way = self._of_weights(self.weight, method.weights), self.bias, (2 * rows, 2 * columns)
             if torch.is_grad_enabled():

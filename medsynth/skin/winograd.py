@@ -19,8 +19,8 @@ from torch import Tensor
 
 from medsynth.skin import winograd_loops
 
-_CACHED = 2**23
-"""Numbers that are made at a time, about, so that they stay in the cache."""
+_ROWS = 512
+"""Rows of a product, at the least: with fewer it is slow, and of many more what is made of them leaves the cache."""
 
 _CHANNELS = 64
 """Fewer than that, in or out, and the sums around the products take longer than the products that are saved."""
@@ -33,8 +33,8 @@ class Method:
 
     Args:
         answers: m, along a side of a block.
-        points: m + r - 2 different ones at which the polynomials are taken; infinity is the last. Small ones, since
-            their powers are multiplied with: rounding grows with them.
+        points: m + r - 2 different ones at which the polynomials are taken, 1 the second; infinity is the last. Small
+            ones, since their powers are multiplied with: rounding grows with them.
         taps: for each phase, (r, n): the taps that its answers have, as sums of a kernel's n weights along a side.
             A position has as many answers as there are phases, side by side: one, or two of an enlargement.
         inside: pixels along a side of a position that comes in; 2 halves the picture.
@@ -110,10 +110,14 @@ class Method:
         last = [_last(part) for part in parts]
         found = last[0].new_empty(len(last[0]), *side, len(bias))
         size = self.inside**2 * sum(part.shape[3] for part in last)
-        for some, rows in self._shares(len(found), side, size, weights):
-            fields = found.new_empty(rows.stop - rows.start, len(self._before) ** 2 * size)
-            self._spread([part[some] for part in last], slope, side, fields)
-            self._gather(self._products(fields, weights), bias, found[some])
+        shares = self._shares(len(found), side)
+        fields = found.new_empty(shares[0][1].stop, len(self._before) ** 2 * size)
+        products = found.new_empty(len(fields), weights.shape[0] * weights.shape[1])
+        for some, rows in shares:
+            count = rows.stop - rows.start
+            self._spread([part[some] for part in last], slope, side, fields[:count])
+            self._multiply(fields[:count], weights, products[:count])
+            self._gather(products[:count], bias, found[some])
         return found.permute(0, 3, 1, 2)
 
     def _blocks(self, side: tuple[int, int]) -> tuple[int, int]:
@@ -121,15 +125,12 @@ class Method:
         rows, columns = (-(-((length - 1) // self.phases + self.phases) // self.answers) for length in side)
         return rows, columns
 
-    def _shares(self, images: int, side: tuple[int, int], size: int, weights: Tensor) -> Iterator[tuple[slice, slice]]:
-        """Images that are worked on at a time, and their blocks: what is made of them shall stay in the cache."""
+    def _shares(self, images: int, side: tuple[int, int]) -> list[tuple[slice, slice]]:
+        """Images that are worked on at a time, and their blocks; the first has the most."""
         rows, columns = self._blocks(side)
         blocks = rows * columns
-        numbers = blocks * (len(self._before) ** 2 * size + weights.shape[0] * weights.shape[1])
-        each = max(1, _CACHED // numbers)
-        for first in range(0, images, each):
-            last = min(images, first + each)
-            yield slice(first, last), slice(first * blocks, last * blocks)
+        ends = [*range(0, images, -(-_ROWS // blocks)), images]
+        return [(slice(first, last), slice(first * blocks, last * blocks)) for first, last in pairwise(ends)]
 
     def _spread(self, parts: Sequence[Tensor], slope: float, side: tuple[int, int], fields: Tensor) -> None:
         size, first = fields.shape[1] // len(self._before) ** 2, 0
@@ -141,11 +142,9 @@ class Method:
             _shared_out(winograd_loops.spread, len(fields), *given)
             first += self.inside**2 * part.shape[3]
 
-    def _products(self, fields: Tensor, weights: Tensor) -> Tensor:
-        products = fields.new_empty(len(fields), weights.shape[0] * weights.shape[1])
+    def _multiply(self, fields: Tensor, weights: Tensor, products: Tensor) -> None:
         for field, product, by in self._factors(fields, products, weights):
             torch.mm(field, by.t(), out=product)
-        return products
 
     def _factors(self, fields: Tensor, products: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Of each point what comes in, what comes out, and the matrix between them."""
@@ -180,12 +179,15 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, bias: Tensor, method: Method, side: tuple[int, int]) -> Tensor:
         size = weights.shape[2]
-        shares = list(method._shares(len(x), side, size, weights))
+        shares = method._shares(len(x), side)
         fields = x.new_empty(shares[-1][1].stop, len(method._before) ** 2 * size)
+        products = x.new_empty(shares[0][1].stop, weights.shape[0] * weights.shape[1])
         found = x.new_empty(len(x), *side, len(bias))
         for some, rows in shares:
+            count = rows.stop - rows.start
             method._spread([x[some]], 1.0, side, fields[rows])
-            method._gather(method._products(fields[rows], weights), bias, found[some])
+            method._multiply(fields[rows], weights, products[:count])
+            method._gather(products[:count], bias, found[some])
         ctx.save_for_backward(fields, weights)
         ctx.method, ctx.shape, ctx.shares = method, x.shape, shares
         return found
@@ -197,14 +199,16 @@ class _Convolution(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         of_x = fields.new_zeros(ctx.shape) if ctx.needs_input_grad[0] else None
         of_weights = torch.zeros_like(weights) if ctx.needs_input_grad[1] else None
+        most = ctx.shares[0][1].stop
+        all_products = fields.new_empty(most, weights.shape[0] * weights.shape[1])
+        all_fields = fields.new_empty(most, fields.shape[1])
         for some, rows in ctx.shares:
-            products = fields.new_empty(rows.stop - rows.start, weights.shape[0] * weights.shape[1])
+            products, of_fields = (made[: rows.stop - rows.start] for made in (all_products, all_fields))
             method._gather_back(gradient[some], products)
             if of_weights is not None:
                 for field, product, by in method._factors(fields[rows], products, of_weights):
                     by.addmm_(product.t(), field)
             if of_x is not None:
-                of_fields = torch.empty_like(fields[rows])
                 for field, product, by in method._factors(of_fields, products, weights):
                     torch.mm(product, by, out=field)
                 method._spread_back(of_fields, (gradient.shape[1], gradient.shape[2]), of_x[some])
@@ -212,7 +216,7 @@ class _Convolution(torch.autograd.Function):
         return of_x, of_weights, of_bias, None, None
 
 
-def pays(x: Tensor, channels: int, out: int, side: int, least: int) -> bool:
+def pays(x: Tensor, channels: int, out: int, side: int, drawing: int, learning: int) -> bool:
     """Whether any method here takes less time than torch's own convolution, as measured on AVX2.
 
     Args:
@@ -220,12 +224,12 @@ def pays(x: Tensor, channels: int, out: int, side: int, least: int) -> bool:
         channels: of it, all parts together.
         out: channels of the answer.
         side: of the picture, in pixels.
-        least: side from which a method pays when drawing. While learning, its matrices are made at every step, and
-            their gradients brought back: it pays from twice that.
+        drawing: side from which the method pays when drawing.
+        learning: the same while learning, where its matrices are made at every step, and their gradients brought back.
     """
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
         return False
-    return min(channels, out) >= _CHANNELS and side >= least * (2 if torch.is_grad_enabled() else 1)
+    return min(channels, out) >= _CHANNELS and side >= (learning if torch.is_grad_enabled() else drawing)
 
 
 def _algorithm(answers: int, taps: int, points: Sequence[float]) -> tuple[Matrix, Matrix, Matrix]:

@@ -11,11 +11,23 @@ from medsynth.defocus.compiled import compiled
 
 
 @numba.njit(inline="always", error_model="numpy")
-def _add(to, at, by, numbers, start, count):  # type: ignore[no-untyped-def]
-    # Unsigned, since for an index that might be negative the loop would not be vectorised.
-    if by != 0:
+def _mix(to, at, by, row, numbers, start, step, count):  # type: ignore[no-untyped-def]
+    # The sum of by[row, i] times what begins at start + i * step. Two at a time, since then less is written; unsigned,
+    # since for an index that might be negative a loop would not be vectorised.
+    size, to_at = by.shape[1], np.uintp(at)
+    first, second = np.uintp(start), np.uintp(start + step)
+    one, other = by[row, 0], by[row, 1]
+    for c in range(np.uintp(count)):
+        to[to_at + c] = one * numbers[first + c] + other * numbers[second + c]
+    for i in range(2, size - 1, 2):
+        first, second = np.uintp(start + i * step), np.uintp(start + (i + 1) * step)
+        one, other = by[row, i], by[row, i + 1]
         for c in range(np.uintp(count)):
-            to[np.uintp(at) + c] += by * numbers[np.uintp(start) + c]
+            to[to_at + c] += one * numbers[first + c] + other * numbers[second + c]
+    if size % 2 and by[row, size - 1] != 0:
+        first, one = np.uintp(start + (size - 1) * step), by[row, size - 1]
+        for c in range(np.uintp(count)):
+            to[to_at + c] += one * numbers[first + c]
 
 
 @compiled
@@ -23,32 +35,31 @@ def spread(x, height, width, channels, before, slope, shape, fields, size, at, f
     """Fields, of which each has ``size`` numbers from ``at`` on, of pictures rectified by ``slope``."""
     answers, inside, rows, columns = shape
     points, run = len(before), inside * channels
-    half = np.empty(points * points * run, x.dtype)
-    line = np.empty(points * run, x.dtype)
+    line = points * run
+    lines, half = np.empty(points * line, x.dtype), np.empty(points * line, x.dtype)
     for block in range(first, last):
         image, down, right = block // (rows * columns), block // columns % rows, block % columns
         left = (right * answers * inside - 1) * channels
         start = max(left, 0)
-        count = min(left + points * run, width * channels) - start
+        count = min(left + line, width * channels) - start
         for place in range(inside):
-            half[:] = 0
+            if count < line:
+                lines[:] = 0
             for i in range(points):
                 row = (down * answers + i) * inside + place - 1
                 if row < 0 or row >= height:
+                    lines[i * line : (i + 1) * line] = 0
                     continue
-                seen = (image * height + row) * width * channels + start
+                seen, shown = (image * height + row) * width * channels + start, i * line + start - left
                 for c in range(np.uintp(count)):
                     value = x[np.uintp(seen) + c]
-                    line[c] = value if value > 0 else slope * value
-                for p in range(points):
-                    _add(half, p * points * run + start - left, before[p, i], line, 0, count)
+                    lines[np.uintp(shown) + c] = value if value > 0 else slope * value
+            for p in range(points):
+                _mix(half, p * line, before, p, lines, 0, line, line)
             for p in range(points):
                 for q in range(points):
                     field = (block * points * points + p * points + q) * size + at + place * run
-                    for c in range(np.uintp(run)):
-                        fields[np.uintp(field) + c] = 0
-                    for j in range(points):
-                        _add(fields, field, before[q, j], half, (p * points + j) * run, run)
+                    _mix(fields, field, before, q, half, p * line, run, run)
 
 
 @compiled
@@ -56,26 +67,27 @@ def spread_back(fields, before, shape, size, x, height, width, channels, first, 
     """The gradient of ``x``, which holds nothing yet, from that of the fields; of some of the pictures."""
     answers, inside, rows, columns = shape
     points, run = len(before), inside * channels
-    half = np.empty(points * points * run, x.dtype)
+    line = points * run
+    by = np.ascontiguousarray(before.T)
+    half, whole = np.empty(points * line, x.dtype), np.empty(line, x.dtype)
     for block in range(first * rows * columns, last * rows * columns):
         image, down, right = block // (rows * columns), block // columns % rows, block % columns
         left = (right * answers * inside - 1) * channels
         start = max(left, 0)
-        count = min(left + points * run, width * channels) - start
+        count = min(left + line, width * channels) - start
         for place in range(inside):
-            half[:] = 0
             for p in range(points):
-                for q in range(points):
-                    field = (block * points * points + p * points + q) * size + place * run
-                    for j in range(points):
-                        _add(half, (p * points + j) * run, before[q, j], fields, field, run)
+                for j in range(points):
+                    field = (block * points + p) * points * size + place * run
+                    _mix(half, p * line + j * run, by, j, fields, field, size, run)
             for i in range(points):
                 row = (down * answers + i) * inside + place - 1
                 if row < 0 or row >= height:
                     continue
+                _mix(whole, 0, by, i, half, start - left, line, count)
                 pixel = (image * height + row) * width * channels + start
-                for p in range(points):
-                    _add(x, pixel, before[p, i], half, p * points * run + start - left, count)
+                for c in range(np.uintp(count)):
+                    x[np.uintp(pixel) + c] += whole[c]
 
 
 @compiled
@@ -84,17 +96,21 @@ def gathered(products, starts, own, after, phases, blocks, bias, found, height, 
     rows, columns = blocks
     answers, points = after.shape
     out, total = len(bias), starts[points - 1, points - 1] + own[points - 1] ** 2
-    half = np.empty(answers * points * out, found.dtype)
+    seen, half = np.empty(points * points * out, found.dtype), np.empty(answers * points * out, found.dtype)
     for block in range(first, last):
         image, down, right = block // (rows * columns), block // columns % rows, block % columns
         for phase in range(phases * phases):
             low, odd = phase // phases, phase % phases
-            half[:] = 0
             for p in range(points):
                 for q in range(points):
                     place = starts[p, q] + (low if own[p] > 1 else 0) * own[q] + (odd if own[q] > 1 else 0)
-                    for k in range(answers):
-                        _add(half, (k * points + q) * out, after[k, p], products, (block * total + place) * out, out)
+                    product, copy = np.uintp((block * total + place) * out), np.uintp((p * points + q) * out)
+                    for c in range(np.uintp(out)):
+                        seen[copy + c] = products[product + c]
+            for c in range(np.uintp(out)):
+                seen[np.uintp((points + 1) * out) + c] += bias[c]  # of the point 1, which is in each answer once
+            for k in range(answers):
+                _mix(half, k * points * out, after, k, seen, 0, points * out, points * out)
             for k in range(answers):
                 row = (down * answers + k) * phases + low - phases + 1
                 if row < 0 or row >= height:
@@ -104,10 +120,7 @@ def gathered(products, starts, own, after, phases, blocks, bias, found, height, 
                     if column < 0 or column >= width:
                         continue
                     answer = ((image * height + row) * width + column) * out
-                    for c in range(np.uintp(out)):
-                        found[np.uintp(answer) + c] = bias[c]
-                    for q in range(points):
-                        _add(found, answer, after[j, q], half, (k * points + q) * out, out)
+                    _mix(found, answer, after, j, half, k * points * out, out, out)
 
 
 @compiled
@@ -115,27 +128,36 @@ def gathered_back(gradient, height, width, out, starts, own, after, phases, bloc
     """The gradient of products from that of the answers."""
     rows, columns = blocks
     answers, points = after.shape
+    by = np.ascontiguousarray(after.T)
     total = starts[points - 1, points - 1] + own[points - 1] ** 2
-    half = np.empty(answers * points * out, gradient.dtype)
+    seen, half = np.zeros(answers * answers * out, gradient.dtype), np.empty(answers * points * out, gradient.dtype)
+    more = np.empty(out, gradient.dtype)
     for block in range(first, last):
         image, down, right = block // (rows * columns), block // columns % rows, block % columns
-        products[block * total * out : (block + 1) * total * out] = 0
         for phase in range(phases * phases):
             low, odd = phase // phases, phase % phases
-            half[:] = 0
             for k in range(answers):
                 row = (down * answers + k) * phases + low - phases + 1
-                if row < 0 or row >= height:
-                    continue
                 for j in range(answers):
                     column = (right * answers + j) * phases + odd - phases + 1
-                    if column < 0 or column >= width:
+                    copy = np.uintp((k * answers + j) * out)
+                    if row < 0 or row >= height or column < 0 or column >= width:
+                        for c in range(np.uintp(out)):
+                            seen[copy + c] = 0
                         continue
-                    answer = ((image * height + row) * width + column) * out
-                    for q in range(points):
-                        _add(half, (k * points + q) * out, after[j, q], gradient, answer, out)
+                    answer = np.uintp(((image * height + row) * width + column) * out)
+                    for c in range(np.uintp(out)):
+                        seen[copy + c] = gradient[answer + c]
+            for k in range(answers):
+                for q in range(points):
+                    _mix(half, (k * points + q) * out, by, q, seen, k * answers * out, out, out)
             for p in range(points):
                 for q in range(points):
                     place = starts[p, q] + (low if own[p] > 1 else 0) * own[q] + (odd if own[q] > 1 else 0)
-                    for k in range(answers):
-                        _add(products, (block * total + place) * out, after[k, p], half, (k * points + q) * out, out)
+                    product = (block * total + place) * out
+                    if (own[p] > 1 or low == 0) and (own[q] > 1 or odd == 0):
+                        _mix(products, product, by, p, half, q * out, points * out, out)
+                    else:  # one phase has been here before
+                        _mix(more, 0, by, p, half, q * out, points * out, out)
+                        for c in range(np.uintp(out)):
+                            products[np.uintp(product) + c] += more[c]
