@@ -55,5 +55,5 @@ bench: $(STAMP)  ## run the benchmarks; figures go to bench-out/ as JSON
 	    echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script"; \
 	done
 
-clean:  ## remove the environment and every cache; corpora stay
+clean:  ## remove the environment and the caches in this folder; corpora stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .numba_cache .import_linter_cache build *.egg-info

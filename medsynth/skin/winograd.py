@@ -257,13 +257,15 @@ def _flat(tensor: Tensor) -> NDArray[Any]:
 def _shared_out(function: Callable[..., None], count: int, *given: Any) -> None:
     """Call a compiled function for all of ``count``, shared out to as many threads as torch's products take."""
     threads = min(torch.get_num_threads(), count)
-    ends = [count * place // threads for place in range(threads + 1)]
-    if threads == 1:
-        function(*given, 0, count)
+    own, *others = pairwise(count * place // threads for place in range(threads + 1))
+    if not others:
+        function(*given, *own)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(function, *given, *share) for share in pairwise(ends)]:
-            done.result()
+    with ThreadPoolExecutor(len(others)) as pool:
+        calls = [pool.submit(function, *given, *share) for share in others]
+        function(*given, *own)
+        for call in calls:
+            call.result()
 
 
 HALVED = Method(4, (0, 1, -1, 2), [np.eye(2, dtype=int).tolist()], 2)
