@@ -198,7 +198,7 @@ class _Convolution(torch.autograd.Function):
         method: Method = ctx.method
         gradient = gradients[0].contiguous()
         of_x = fields.new_zeros(ctx.shape) if ctx.needs_input_grad[0] else None
-        of_weights = torch.zeros_like(weights) if ctx.needs_input_grad[1] else None
+        of_weights = torch.empty_like(weights) if ctx.needs_input_grad[1] else None
         most = ctx.shares[0][1].stop
         all_products = fields.new_empty(most, weights.shape[0] * weights.shape[1])
         all_fields = fields.new_empty(most, fields.shape[1])
@@ -207,7 +207,7 @@ class _Convolution(torch.autograd.Function):
             method._gather_back(gradient[some], products)
             if of_weights is not None:
                 for field, product, by in method._factors(fields[rows], products, of_weights):
-                    by.addmm_(product.t(), field)
+                    by.addmm_(product.t(), field, beta=int(rows.start > 0))
             if of_x is not None:
                 for field, product, by in method._factors(of_fields, products, weights):
                     torch.mm(product, by, out=field)
