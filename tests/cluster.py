@@ -66,8 +66,6 @@ def joined_at(address: str) -> Iterator[None]:
 
 def _serve() -> None:
     with session(1):  # a processor for each of two pytest processes
-        # Nobody reads what it passes on, and it looks for new files ten times a second.
-        ray._private.worker._global_node.kill_log_monitor()
         print(ray.get_runtime_context().gcs_address, flush=True)
         sys.stdin.read()
 

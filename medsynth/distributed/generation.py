@@ -33,7 +33,7 @@ _WAVE, _WAVE_A_CPU = 2048, 64
 # Ray Data notices the end of a task some 0.2 s late. A worker that has its next shard already does not wait for that.
 _SHARDS_AT_HAND = 3
 # The card's writer starts when each worker has this many shards left, which take longer than its start.
-_LAST_SHARDS = 3
+_LAST_SHARDS = 5
 
 
 @dataclass

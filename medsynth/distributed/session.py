@@ -5,19 +5,21 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
 import ray
 from ray._private.authentication import authentication_token_setup  # nothing public does it; Ray is pinned
+from ray._private.node import Node
 from ray.data import DataContext
 from ray.exceptions import AuthenticationError
 
 from medsynth.errors import UserError
 
-_ANSWER_SECONDS, _EXIT_SECONDS = 10, 10
+_ANSWER_SECONDS, _EXIT_SECONDS, _LOOK_SECONDS = 10, 10, 0.05
 _STORAGE_SETTINGS = ("AWS_", "GOOGLE_", "AZURE_")
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Where Ray tells a submitted job its own runtime environment."""
@@ -58,7 +60,8 @@ def session(workers: int | None = None) -> Iterator[None]:
         if address:
             _join(address, where)
         else:
-            ray.init(**where)
+            with _small_head():
+                ray.init(**where)
     try:
         if address:
             _demand_token()
@@ -71,7 +74,7 @@ def session(workers: int | None = None) -> Iterator[None]:
         below = [] if address else _workers()
         ray.shutdown()
         # A worker of Ray 2.60 may lock itself up on its way out, and would then stay for good.
-        for stuck in psutil.wait_procs(below, timeout=_EXIT_SECONDS)[1]:
+        for stuck in _still_running(below, _EXIT_SECONDS):
             stuck.kill()
 
 
@@ -79,6 +82,37 @@ def _workers() -> list[psutil.Process]:
     """The processes that this process's local cluster started."""
     raylets = [child for child in psutil.Process().children() if child.name() == "raylet"]
     return [worker for raylet in raylets for worker in raylet.children(recursive=True)]
+
+
+def _still_running(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that have not ended so many seconds later."""
+    end = time.monotonic() + seconds
+    while (running := [one for one in processes if _runs(one)]) and time.monotonic() < end:
+        time.sleep(_LOOK_SECONDS)
+    return running
+
+
+def _runs(process: psutil.Process) -> bool:
+    # What has ended stays a zombie until somebody asks how; a container's first process may never do so.
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+@contextmanager
+def _small_head() -> Iterator[None]:
+    # Three processes that a job on one machine asks nothing: what serves the dashboard, even where there is none, what
+    # hands the workers' output on, and what adds machines. They take a third of a start, and two cores' time after
+    # it. Nothing public leaves them out; Ray is pinned.
+    names = ("start_api_server", "start_log_monitor", "start_monitor")
+    whole = {name: getattr(Node, name) for name in names}
+    for name in names:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in whole.items():
+            setattr(Node, name, method)
 
 
 @contextmanager

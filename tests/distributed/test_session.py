@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from typing import Any
 
@@ -37,8 +38,21 @@ def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None
             mine = set(psutil.Process().children(recursive=True)) - others
             below = [one for one in mine if one.name().startswith("ray::")]
             deaf = [one for one in below if one.status() == psutil.STATUS_STOPPED]
+        started = " ".join(word for one in mine for word in one.cmdline())
     assert not ray.is_initialized()
     assert not [one for one in below if one.is_running()]
+    assert "raylet" in started
+    assert not [name for name in ("dashboard.py", "log_monitor.py", "monitor.py") if name in started]
+
+
+def test_what_has_ended_is_not_waited_for_though_nobody_asked_how() -> None:
+    with subprocess.Popen(["true"]) as ended, subprocess.Popen(["sleep", "60"]) as running:
+        processes = [psutil.Process(one.pid) for one in (ended, running)]
+        while processes[0].status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert sessions._still_running(processes, 0.1) == processes[1:]
+        running.kill()
+    assert sessions._still_running(processes, 0.1) == []
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
