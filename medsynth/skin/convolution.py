@@ -4,13 +4,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsynth.skin import winograd
+from medsynth.skin import patches, winograd
 from medsynth.skin.of_weights import OfWeights
 from medsynth.skin.winograd import Method
 
 _HALVING = ((16, 32, winograd.HALVED), (8, 16, winograd.HALVED_SMALL))
 _EACH = ((8, 16, winograd.EACH),)
 """Sides of answers from which methods pay, drawing and learning."""
+_SMALL_DRAWING, _SMALL_LEARNING = 4, 8
+"""Sides of answers up to which a halving pays as one product of matrices."""
 
 
 class Convolution(nn.Conv2d):
@@ -35,14 +37,21 @@ class Convolution(nn.Conv2d):
     def of_rectified(self, x: Tensor, slope: float) -> Tensor:
         """The same of x with its negative numbers multiplied by ``slope``; drawing on a CPU, with a copy fewer."""
         side = (x.shape[2] // 2, x.shape[3] // 2) if self.stride == (2, 2) else (x.shape[2] - 1, x.shape[3] - 1)
-        method = self._method(x, min(side))
-        if method is None:
-            return super().forward(functional.leaky_relu(x, slope) if slope != 1 else x)
         assert self.bias is not None
-        way = self._of_weights(self.weight, method.weights), self.bias, side
-        if torch.is_grad_enabled():
-            return method.learnt(functional.leaky_relu(x, slope) if slope != 1 else x, *way)
-        return method.drawn([x], slope, *way)
+        method = self._method(x, min(side))
+        if method and not torch.is_grad_enabled():
+            return method.drawn([x], slope, self._of_weights(self.weight, method.weights), self.bias, side)
+        x = functional.leaky_relu(x, slope) if slope != 1 else x
+        if method:
+            return method.learnt(x, self._of_weights(self.weight, method.weights), self.bias, side)
+        if self._small(x, max(side)):
+            return patches.halved(x, self.weight, self.bias)
+        return super().forward(x)
+
+    def _small(self, x: Tensor, side: int) -> bool:
+        at_most = _SMALL_LEARNING if torch.is_grad_enabled() else _SMALL_DRAWING
+        halving = self.stride == (2, 2) and not (x.shape[2] % 2 or x.shape[3] % 2)
+        return halving and side <= at_most and winograd.suits(x, self.in_channels, self.out_channels)
 
     def _method(self, x: Tensor, side: int) -> Method | None:
         sizes = self.in_channels, self.out_channels, side

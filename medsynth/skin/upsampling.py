@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsynth.skin import winograd
+from medsynth.skin import patches, winograd
 from medsynth.skin.of_weights import OfWeights
 
 _MANY, _FEW = 96, 8
 """Answers a pixel from which products of differences pay, and below which one product does when drawing."""
 _DRAWING, _LEARNING = 8, 32
 """Sides from which Winograd's method pays in place of them."""
+_SMALL = 2
+"""The side up to which one product pays, learning."""
 
 
 class UpConvolution(nn.Module):
@@ -64,6 +66,8 @@ class UpConvolution(nn.Module):
             if torch.is_grad_enabled():
                 return method.learnt(_positive(parts), *way)
             return method.drawn(parts, 0.0, *way)
+        if torch.is_grad_enabled() and max(rows, columns) <= _SMALL and winograd.suits(parts[0], channels, out):
+            return patches.doubled(_positive(parts), self.weight, self.bias)
         if torch.is_grad_enabled() or parts[0].device.type != "cpu" or out >= _FEW:
             return self.forward(_positive(parts))
         last = [part.permute(0, 2, 3, 1) for part in parts]

@@ -227,9 +227,19 @@ def pays(x: Tensor, channels: int, out: int, side: int, drawing: int, learning: 
         drawing: side from which the method pays when drawing.
         learning: the same while learning, where its matrices are made at every step, and their gradients brought back.
     """
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
-        return False
-    return min(channels, out) >= _CHANNELS and side >= (learning if torch.is_grad_enabled() else drawing)
+    return suits(x, channels, out) and side >= (learning if torch.is_grad_enabled() else drawing)
+
+
+def suits(x: Tensor, channels: int, out: int) -> bool:
+    """Whether there is anything to gain over torch's own convolution: many channels, in float32 on a CPU.
+
+    Args:
+        x: what comes in.
+        channels: of it, all parts together.
+        out: channels of the answer.
+    """
+    exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and exact and min(channels, out) >= _CHANNELS
 
 
 def _algorithm(answers: int, taps: int, points: Sequence[float]) -> tuple[Matrix, Matrix, Matrix]:
