@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsynth.skin import patches, winograd
+from medsynth.skin import patches, threads, upsampling_loops, winograd
 from medsynth.skin.of_weights import OfWeights
 
 _MANY, _FEW = 96, 8
 """Answers a pixel from which products of differences pay, and below which one product does when drawing."""
 _DRAWING, _LEARNING = 8, 32
 """Sides from which Winograd's method pays in place of them."""
+_ROWS = 1024
+"""Pixels of a product at a time, which stay in the cache."""
 _SMALL = 2
 """The side up to which one product pays, learning."""
 
@@ -203,19 +205,23 @@ def _corners(padded: Tensor, weights: _Weights, bias: Tensor) -> Iterator[tuple[
 def _by_places(parts: Sequence[Tensor], kernel: Tensor, bias: Tensor) -> Tensor:
     """What each pixel adds to the sixteen around it, in one product; for few answers a pixel."""
     count, height, width, _ = parts[0].shape
+    pixels = height * width
     by = kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
-    out = parts[0].new_zeros(count, height + 2, 2, width + 2, 2, len(bias))
-    for number in range(count):
-        field = torch.cat([part[number] for part in parts], dim=2).clamp_min_(0)
-        added = (field.view(-1, len(kernel)) @ by).view(height, width, 4, 4, -1)
-        for row in range(4):
-            for column in range(4):
-                # The answer's pixel lies at (2 i - 1 + row, 2 j - 1 + column); ``out`` begins two pixels before it.
-                down, low = divmod(row + 1, 2)
-                right, odd = divmod(column + 1, 2)
-                out[number, down : down + height, low, right : right + width, odd] += added[:, :, row, column]
-    whole = out.view(count, 2 * height + 4, 2 * width + 4, -1)[:, 2:-2, 2:-2] + bias
-    return whole.permute(0, 3, 1, 2)
+    found = by.new_empty(count, 2 * height, 2 * width, len(bias))
+    numbers = bias.detach().numpy()
+
+    def draw(images: slice) -> None:
+        field, products = by.new_empty(min(_ROWS, pixels), len(by)), by.new_empty(pixels, by.shape[1])
+        for number in range(images.start, images.stop):
+            own = [part[number].reshape(pixels, -1) for part in parts]
+            for rows in (slice(first, min(first + _ROWS, pixels)) for first in range(0, pixels, _ROWS)):
+                some = torch.cat([part[rows] for part in own], dim=1, out=field[: rows.stop - rows.start])
+                torch.mm(some.clamp_min_(0), by, out=products[rows])
+            given = products.view(-1).numpy(), numbers, height, width, found[number].view(-1).numpy()
+            upsampling_loops.placed(*given)  # type: ignore[no-untyped-call]
+
+    threads.in_parts(draw, count)
+    return found.permute(0, 3, 1, 2)
 
 
 def _positive(parts: Sequence[Tensor]) -> Tensor:

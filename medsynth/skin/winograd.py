@@ -6,9 +6,7 @@ answers of two taps, not 8. In two directions it is the square: 25, not 64. A pr
 value here has channels; what is done before and after it are sums.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +16,7 @@ from numpy.polynomial import polynomial
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medsynth.skin import winograd_loops
+from medsynth.skin import threads, winograd_loops
 
 _ROWS = 512
 """Rows of a product, at the least: with fewer it is slow, and of many more what is made of them leaves the cache."""
@@ -121,7 +119,7 @@ class Method:
                 self._spread([part[some] for part in own], slope, side, made)
                 self._gather(self._products(made, weights), bias, answers[some])
 
-        _in_parts(draw, len(found))
+        threads.in_parts(draw, len(found))
         return found.permute(0, 3, 1, 2)
 
     def _blocks(self, side: tuple[int, int]) -> tuple[int, int]:
@@ -143,7 +141,7 @@ class Method:
             before, by = self._before.astype(numbers.dtype), numbers.dtype.type(slope)
             shape = (self.answers, self.inside, *self._blocks(side))
             given = (numbers, *part.shape[1:], before, by, shape, _flat(fields), size, first)
-            _shared_out(winograd_loops.spread, len(fields), *given)
+            threads.shared_out(winograd_loops.spread, len(fields), *given)
             first += self.inside**2 * part.shape[3]
 
     def _products(self, fields: Tensor, weights: Tensor) -> Tensor:
@@ -164,19 +162,19 @@ class Method:
         numbers, side = _flat(found), (found.shape[1], found.shape[2])
         after = self._after.astype(numbers.dtype)
         given = (_flat(products), self._starts, self._own, after, self.phases, self._blocks(side), _flat(bias))
-        _shared_out(winograd_loops.gathered, len(products), *given, numbers, *side)
+        threads.shared_out(winograd_loops.gathered, len(products), *given, numbers, *side)
 
     def _gather_back(self, gradient: Tensor, products: Tensor) -> None:
         numbers, side = _flat(gradient), (gradient.shape[1], gradient.shape[2])
         after = self._after.astype(numbers.dtype)
         given = (numbers, *gradient.shape[1:], self._starts, self._own, after, self.phases, self._blocks(side))
-        _shared_out(winograd_loops.gathered_back, len(products), *given, _flat(products))
+        threads.shared_out(winograd_loops.gathered_back, len(products), *given, _flat(products))
 
     def _spread_back(self, fields: Tensor, side: tuple[int, int], of_x: Tensor) -> None:
         numbers = _flat(of_x)
         before = self._before.astype(numbers.dtype)
         given = (_flat(fields), before, (self.answers, self.inside, *self._blocks(side)))
-        _shared_out(
+        threads.shared_out(
             winograd_loops.spread_back, len(of_x), *given, fields.shape[1] // before.size, numbers, *of_x.shape[1:]
         )
 
@@ -196,7 +194,7 @@ class _Convolution(torch.autograd.Function):
                 method._spread([own[some]], 1.0, side, made[rows])
                 method._gather(method._products(made[rows], weights), bias, answers[some])
 
-        _in_parts(answer, len(x))
+        threads.in_parts(answer, len(x))
         ctx.save_for_backward(fields, weights)
         ctx.method, ctx.shape, ctx.blocks = method, x.shape, blocks
         return found
@@ -221,7 +219,7 @@ class _Convolution(torch.autograd.Function):
                         torch.mm(product, by, out=field)
                     method._spread_back(of_fields, side, of_x[images][some])
 
-        _in_parts(back, len(gradient))
+        threads.in_parts(back, len(gradient))
         of_weights = None
         if ctx.needs_input_grad[1]:
             of_weights = torch.empty_like(weights)
@@ -277,53 +275,6 @@ def _last(x: Tensor) -> Tensor:
 
 def _flat(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().view(-1).numpy()
-
-
-def _in_parts(work: Callable[[slice], None], images: int) -> None:
-    """Work on some of the images in each of as many threads as there are.
-
-    So threads wait for each other once a layer. With torch's own, which share out every product, they did hundreds of
-    times.
-
-    Args:
-        work: called with the first image and the one behind the last.
-        images: how many there are.
-    """
-    threads, mode = torch.get_num_threads(), torch.is_inference_mode_enabled()
-    count = min(threads, images)
-
-    def part(first: int, last: int) -> None:
-        torch.set_num_threads(threads // count)  # of what this thread asks for
-        with torch.inference_mode(mode), torch.no_grad():  # a thread's own, too
-            work(slice(first, last))
-
-    try:
-        _in_threads([functools.partial(part, *ends) for ends in _ends(images, count)])
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _shared_out(function: Callable[..., None], count: int, *given: Any) -> None:
-    """Call a compiled function for all of ``count``, shared out to as many threads as torch's products take."""
-    _in_threads(
-        [functools.partial(function, *given, *ends) for ends in _ends(count, min(torch.get_num_threads(), count))]
-    )
-
-
-def _ends(count: int, parts: int) -> Iterator[tuple[int, int]]:
-    return pairwise(count * place // parts for place in range(parts + 1))
-
-
-def _in_threads(calls: Sequence[Callable[[], None]]) -> None:
-    own, *others = calls
-    if not others:
-        own()
-        return
-    with ThreadPoolExecutor(len(others)) as pool:
-        begun = [pool.submit(call) for call in others]
-        own()
-        for call in begun:
-            call.result()
 
 
 HALVED = Method(4, (0, 1, -1, 2), [np.eye(2, dtype=int).tolist()], 2)

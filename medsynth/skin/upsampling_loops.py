@@ -1,0 +1,22 @@
+"""The compiled sums behind the product of :func:`medsynth.skin.upsampling._by_places`."""
+
+from medsynth.defocus.compiled import compiled
+
+
+@compiled
+def placed(products, bias, height, width, out):  # type: ignore[no-untyped-def]
+    """A picture twice as large, of the sixteen times ``len(bias)`` numbers that each pixel has; all arrays are flat."""
+    size = len(bias)
+    for y in range(2 * height):
+        above = (y + 1) // 2 - 1
+        for x in range(2 * width):
+            left = (x + 1) // 2 - 1
+            at = (y * 2 * width + x) * size
+            for c in range(size):
+                out[at + c] = bias[c]
+            # A pixel's sixteen lie around it, from (2 i - 1, 2 j - 1) on.
+            for i in range(max(above, 0), min(above + 2, height)):
+                for j in range(max(left, 0), min(left + 2, width)):
+                    start = ((i * width + j) * 16 + (y + 1 - 2 * i) * 4 + x + 1 - 2 * j) * size
+                    for c in range(size):
+                        out[at + c] += products[start + c]

@@ -1,0 +1,52 @@
+"""Work shared out to threads: all of it, once, and nothing of how is left behind."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from medsynth.skin import threads
+
+
+@pytest.fixture(autouse=True)
+def three() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("images", "each"), [(1, [3]), (2, [1, 1]), (3, [1, 1, 1]), (8, [1, 1, 1])])
+def test_every_image_is_worked_on_once_by_threads_that_share_torchs(images: int, each: list[int]) -> None:
+    seen: list[tuple[int, int]] = []
+    told: list[tuple[int, bool, bool]] = []
+
+    def work(some: slice) -> None:
+        seen.extend((place, some.start) for place in range(some.start, some.stop))
+        told.append((torch.get_num_threads(), torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
+
+    with torch.inference_mode():
+        threads.in_parts(work, images)
+    assert sorted(place for place, _ in seen) == list(range(images))
+    assert sorted(told) == [(count, True, False) for count in each]
+    threads.in_parts(work, images)
+    assert {(mode, gradients) for _, mode, gradients in told[len(each) :]} == {(False, False)}
+    assert torch.get_num_threads() == 3
+    assert torch.is_grad_enabled()
+
+
+def test_what_fails_in_any_thread_is_raised_and_torch_has_its_threads_again() -> None:
+    def work(some: slice) -> None:
+        if some.stop == 4:
+            raise ValueError("the last")
+
+    with pytest.raises(ValueError, match="the last"):
+        threads.in_parts(work, 4)
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_function_is_called_for_all(count: int) -> None:
+    seen: list[int] = []
+    threads.shared_out(lambda first, start, end: seen.extend(range(first + start, first + end)), count, 10)
+    assert sorted(seen) == list(range(10, 10 + count))
