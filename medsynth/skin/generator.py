@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medsynth.skin import threads
 from medsynth.skin.convolution import Convolution
 from medsynth.skin.upsampling import UpConvolution, doubled, repeated, smoothed
 from medsynth.spec import Settings
@@ -108,8 +109,19 @@ class UNet(nn.Module):
 
     def forward(self, asked: Asked, chance: Chance | None = None) -> Tensor:
         """Draw: (N, 3, S, S), -1 to 1. Chance is not asked, but while learning, for dropout."""
+        maps = asked.maps
+        if self.training or torch.is_grad_enabled() or maps.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return self._drawn(maps)
+        found = torch.empty_like(maps)
+
+        def draw(images: slice) -> None:
+            found[images] = self._drawn(maps[images])
+
+        threads.in_parts(draw, len(maps))
+        return found
+
+    def _drawn(self, x: Tensor) -> Tensor:
         kept: list[Tensor] = []
-        x = asked.maps
         last = len(self.down) - 1
         for level, layer in enumerate(self.down):
             x = layer.of_rectified(x, 0.2 if level else 1.0)  # type: ignore[operator]

@@ -38,6 +38,22 @@ def test_pictures_have_the_maps_size_and_nothing_counts_batches(settings: Genera
     torch.testing.assert_close(alone, drawn[2:3], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_threads_share_out_pictures_and_leave_each_in_its_place(count: int) -> None:
+    torch.manual_seed(0)
+    network = UNet(GeneratorSettings(kind="unet", size=32, width=4)).eval()
+    wanted = network(asked(count)).detach()  # with gradients they are drawn together
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with torch.inference_mode():
+            drawn = network(asked(count))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(drawn, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_one_map_gives_many_pictures_and_noise_of_every_scale_counts() -> None:
     torch.manual_seed(0)
     network = generator.build(PLUS, 3).eval()
