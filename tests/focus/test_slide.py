@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from medsynth.catalog import slides
@@ -17,6 +16,7 @@ from medsynth.focus import slide as scoring
 from medsynth.focus.model import FocusModel
 from medsynth.focus.slide import Band, Survey
 from tests.slides import network, on_glass, stained, write_tiff
+from tests.torch_threads import torch_threads
 
 SMALL_PIECE = 6
 
@@ -29,10 +29,8 @@ def model() -> FocusModel:
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     # As the job's workers have: two threads may share a matrix product otherwise from run to run, down to the last bit.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 def slide_of(folder: Path, picture: NDArray[np.uint8]) -> slides.Slide:

@@ -4,6 +4,7 @@ from torch import nn
 
 from medsynth.skin import generator
 from medsynth.skin.generator import Asked, Chance, GeneratorSettings, PlusNetwork, UNet
+from tests.torch_threads import torch_threads
 
 PLUS = GeneratorSettings(size=32, width=4, widest=16, latent=8, embedding=16)
 
@@ -43,14 +44,10 @@ def test_threads_share_out_pictures_and_leave_each_in_its_place(count: int) -> N
     torch.manual_seed(0)
     network = UNet(GeneratorSettings(kind="unet", size=32, width=4)).eval()
     wanted = network(asked(count)).detach()  # with gradients they are drawn together
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
+    with torch_threads(3):
         with torch.inference_mode():
             drawn = network(asked(count))
         assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
     torch.testing.assert_close(drawn, wanted, rtol=1e-4, atol=1e-5)
 
 

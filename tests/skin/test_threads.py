@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from medsynth.skin import threads
+from tests.torch_threads import torch_threads
 
 
 @pytest.fixture(autouse=True)
 def three() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(3):
+        yield
 
 
 @pytest.mark.parametrize(("images", "each"), [(1, [3]), (2, [1, 1]), (3, [1, 1, 1]), (8, [1, 1, 1])])

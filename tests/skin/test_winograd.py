@@ -1,6 +1,6 @@
 """Convolutions in fewer products against torch's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from medsynth.skin import winograd
 from medsynth.skin.winograd import Method
+from tests.torch_threads import torch_threads
 
 
 def halved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -34,16 +35,15 @@ WAYS = pytest.mark.parametrize(
     ids=["halved", "halved small", "each", "doubled"],
 )
 SHAPES = pytest.mark.parametrize("shape", [(2, 2), (8, 8), (10, 26), (32, 6)])  # of whole blocks, and not
-THREADS = pytest.mark.parametrize("threads", [1, 3])
+THREADS = pytest.mark.parametrize("threads", [1, 2, 7])  # for three pictures: one and two each; and two for each
 Plain = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @pytest.fixture(autouse=True)
-def own_threads() -> object:
-    before = torch.get_num_threads()
+def own_threads() -> Iterator[None]:
     torch.manual_seed(3)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 def given(shape: tuple[int, int], kernel: int, dtype: torch.dtype, into: int = 5, out: int = 3) -> list[Tensor]:
