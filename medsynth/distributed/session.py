@@ -74,8 +74,11 @@ def session(workers: int | None = None) -> Iterator[None]:
         below = [] if address else _workers()
         ray.shutdown()
         # A worker of Ray 2.60 may lock itself up on its way out, and would then stay for good.
-        for stuck in _still_running(below, _EXIT_SECONDS):
-            stuck.kill()
+        stuck = _still_running(below, _EXIT_SECONDS)
+        for worker in stuck:
+            with suppress(psutil.NoSuchProcess):  # it has ended after all
+                worker.kill()
+        _still_running(stuck, _EXIT_SECONDS)
 
 
 def _workers() -> list[psutil.Process]:

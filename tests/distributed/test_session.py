@@ -40,7 +40,7 @@ def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None
             deaf = [one for one in below if one.status() == psutil.STATUS_STOPPED]
         started = " ".join(word for one in mine for word in one.cmdline())
     assert not ray.is_initialized()
-    assert not [one for one in below if one.is_running()]
+    assert sessions._still_running(below, 0) == []
     assert "raylet" in started
     assert not [name for name in ("dashboard.py", "log_monitor.py", "monitor.py") if name in started]
 
