@@ -44,11 +44,18 @@ def address() -> str:
 _KEPT: list[subprocess.Popen[str]] = []
 
 
-@contextmanager
-def joined() -> Iterator[None]:
-    """A session of this process on its cluster."""
-    with joined_at(address()):
-        yield
+_JOINED = ExitStack()
+
+
+def join() -> None:
+    """Join this process's cluster, or go on in it: every session would start its workers anew."""
+    if not ray.is_initialized():
+        _JOINED.enter_context(joined_at(address()))
+
+
+def leave() -> None:
+    """End the session of :func:`join`; nothing where there is none."""
+    _JOINED.close()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -54,15 +55,29 @@ _HOME = pytest.StashKey[str]()
 _JOINED = (
     "e2e/test_generate.py", "faults/test_faults.py", "e2e/test_score_slides.py", "e2e/test_train_gan.py",
     "distributed/test_training.py", "e2e/test_train_focus.py", "e2e/test_generate_interrupted.py",
-    "e2e/test_generate_skin.py", "e2e/test_generate_refusals.py", "e2e/test_index.py", "corpus/test_reader.py",
-    "distributed/test_pipeline.py",
+    "e2e/test_generate_skin.py", "e2e/test_generate_refusals.py", "e2e/test_index.py", "distributed/test_pipeline.py",
+    "corpus/test_reader.py",
 )  # fmt: skip
 _LONGEST = ("e2e/test_on_a_cluster.py", "test_storage.py", "serve/test_page.py", "defocus/test_compiled.py")
+
+
+_OWN_SESSION = ("corpus/test_reader.py",)  # on that cluster, with settings of its own
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {REPO / "tests" / name: place for place, name in enumerate(_JOINED + _LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+    # The session on that cluster goes from file to file, and ends before the first test that shall find none.
+    try:
+        return (yield)
+    finally:
+        shared = {REPO / "tests" / name for name in _JOINED if name not in _OWN_SESSION}
+        if (cluster := sys.modules.get("tests.cluster")) and (nextitem is None or nextitem.path not in shared):
+            cluster.leave()
 
 
 @pytest.hookimpl(wrapper=True)

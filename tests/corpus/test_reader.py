@@ -216,7 +216,7 @@ def ray_data(moto_s3: S3Server):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in moto_s3.env.items():  # the session hands them on to its workers
             patch.setenv(name, value)
-        with cluster.joined():
+        with cluster.joined_at(cluster.address()):
             yield ray.data
 
 

@@ -30,8 +30,8 @@ class Megabytes:
 def _session() -> Iterator[None]:
     here = sys.modules[__name__]
     cloudpickle.register_pickle_by_value(here)  # the workers cannot import the tests
-    with cluster.joined():
-        yield
+    cluster.join()
+    yield
     cloudpickle.unregister_pickle_by_value(here)
 
 

@@ -21,8 +21,8 @@ from tests.distributed.toys import Line, ToyJob, learn
 def _session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes the machine away: a process fewer
     cloudpickle.register_pickle_by_value(toys)  # the workers cannot import the tests
-    with cluster.joined():
-        yield
+    cluster.join()
+    yield
     cloudpickle.unregister_pickle_by_value(toys)
 
 

@@ -1,6 +1,4 @@
-"""One Ray session for the jobs of a file."""
-
-from collections.abc import Iterator
+"""One Ray session for the jobs of these files."""
 
 import pytest
 
@@ -8,7 +6,6 @@ from tests import cluster
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ray_session() -> Iterator[None]:
+def ray_session() -> None:
     """What :func:`tests.jobs.run_job` runs here joins no cluster anew: a job's workers serve the next one."""
-    with cluster.joined():
-        yield
+    cluster.join()
