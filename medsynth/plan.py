@@ -130,15 +130,15 @@ class Plan:
             offsets = indices[part] - group.first_index
             if group.tiles:
                 # The largest rank i with floor(i * samples / tiles) <= offset.
-                tiles[part] = group.first_tile + ((offsets + 1) * group.tiles - 1) // group.samples
+                tiles[part] = group.first_tile + _shared(offsets + 1, group.tiles, group.samples, less=1)
             subgroups.extend(self._subgroup(group, cell) for cell in self._cells(number, offsets))
         return Assignment(indices, tiles, subgroups)
 
     def uses(self, number: int) -> Integers:
         """Outputs planned of each tile of a group, int64 of shape (tiles,)."""
         group = self.groups[number]
-        steps = np.arange(group.tiles + 1, dtype=np.int64) * group.samples // max(1, group.tiles)
-        return np.diff(steps)
+        ranks = np.arange(group.tiles + 1, dtype=np.int64)
+        return np.diff(_shared(ranks, group.samples, max(1, group.tiles)))
 
     def group_of(self, indices: Integers) -> Integers:
         """Number of the group of each sample."""
@@ -304,6 +304,12 @@ def _named(plan: Plan, short: list[tuple[Group, int]]) -> str:
         for g, gap in short[:5]
     ]
     return "; ".join(shown) + (f"; and {len(short) - 5} more groups" if len(short) > 5 else "")
+
+
+def _shared(values: Integers, factor: int, divisor: int, *, less: int = 0) -> Integers:
+    """Each ``(value * factor - less) // divisor``, for values that ascend; exact where a product needs over 64 bits."""
+    fits = not values.size or int(values[-1]) * factor < 2**63
+    return ((values.astype(np.int64 if fits else object) * factor - less) // divisor).astype(np.int64)
 
 
 def _product(factors: Iterable[float]) -> Fraction:

@@ -2,6 +2,7 @@
 
 import collections
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +53,14 @@ def test_a_tile_gives_what_the_design_says(plan: Plan) -> None:
         for rank in range(group.tiles):
             outputs = (rank + 1) * group.samples // group.tiles - rank * group.samples // group.tiles
             assert found[group.first_tile + rank] == outputs == plan.uses(number)[rank]
+
+
+def test_the_largest_corpus_has_its_tiles_too() -> None:
+    # 10**12 samples of 10**7 tiles: their product has no room in 64 bits.
+    asked = balance(axes={"tissue": ["a"], "focus_class": ["0"]}, total=10**12, max_reuse=10**6)
+    plan = make_plan(asked, ["focus_class"], {("a",): 10**7}, rows_per_shard=1024, seed=1)
+    numbers = np.array([0, 99_999, 100_000, 10**12 // 2, 10**12 - 1])
+    assert plan.at(numbers).tiles.tolist() == (numbers // 10**5).tolist()
 
 
 def test_top_up_fills_every_subgroup_to_the_same_number() -> None:
