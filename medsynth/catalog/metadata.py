@@ -61,6 +61,9 @@ def require_columns(uri: str, known: Sequence[str], wanted: Iterable[str]) -> No
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"known columns: {', '.join(known)}"
+            apart = next((sign for sign in ";\t" if len(known) == 1 and sign in known[0]), None)
+            if apart:  # as spreadsheets write them where the comma stands in numbers
+                hint = f"its columns are parted by {apart!r}; save it with commas"
             raise CatalogError(f"{uri}: no column {name!r}; {hint}")
 
 

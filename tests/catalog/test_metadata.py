@@ -46,6 +46,7 @@ def test_load_from_csv_and_parquet(tmp_path) -> None:
         ("files,tissue\na,b\n", "no column 'file'; did you mean 'files'?"),
         ("file,tisue\na,b\n", "no column 'tissue'; did you mean 'tisue'?"),
         ("file,x\na,b\n", "no column 'tissue'; known columns: file, x"),
+        ("file;tissue\na;b\n", "no column 'file'; its columns are parted by ';'; save it with commas"),
         ("file,file,tissue\na,b,c\n", "the column 'file' stands twice"),
         ("file,tissue\na,b,c\n", "line 2 has 3 cells, the header 2"),
         ("file,tissue,mpp\na,b,fine\n", "a: mpp 'fine' is not a positive number"),
