@@ -111,7 +111,7 @@ def _find(place: str, out: str | None, *, in_list: bool = True) -> list[Source]:
 
 def _lines(uri: str) -> list[str]:
     try:
-        text = storage.read(uri).decode()
+        text = storage.read(uri).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CatalogError(f"{uri}: not a text file; write one slide's path or URI a line") from error
     lines = [line.strip() for line in text.splitlines()]

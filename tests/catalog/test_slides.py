@@ -192,7 +192,7 @@ def test_slides_are_found_by_file_folder_and_list(tmp_path: Path) -> None:
     (tmp_path / "a" / "deep").mkdir(parents=True)
     for name in ("a/b.svs", "a/deep/c.ome.tif", "a/notes.md", "a/d.PNG", "e.tif"):
         (tmp_path / name).write_bytes(b"x")
-    (tmp_path / "list.txt").write_text(f"# slides\n\n{tmp_path}/e.tif\n{tmp_path}/a\n")
+    (tmp_path / "list.txt").write_text(f"\ufeff# slides\n\n{tmp_path}/e.tif\n{tmp_path}/a\n")
     stems = [source.stem for source in slides.find([str(tmp_path / "list.txt"), str(tmp_path / "e.tif")])]
     assert stems == ["e", "b", "d", "c"]
     outside = slides.find([str(tmp_path / "a")], str(tmp_path / "a" / "deep"))
