@@ -30,7 +30,9 @@ $(STAMP): pyproject.toml constraints.txt
 	    || { echo "this Python has no venv module; install it (Debian, Ubuntu: apt install python3.11-venv)" >&2; exit 2; }
 	@echo "making $(VENV): the first time takes some minutes"
 	@"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	@# Half of pip's time would go into compiling, on one core. Some packages carry files that no Python 3 compiles.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 corpus: $(STAMP)  ## make a corpus: SPEC=jobs/specs/demo.yaml OUT=./corpora/demo
