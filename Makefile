@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "making $(VENV): the first time takes some minutes"
 	@"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
-	@# Half of pip's time would go into compiling, on one core. Some packages carry files that no Python 3 compiles.
+	@# Pip would compile on one core, for most of its time. Some packages carry files that no Python 3 compiles.
 	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 

@@ -59,8 +59,6 @@ _JOINED = (
     "corpus/test_reader.py",
 )  # fmt: skip
 _LONGEST = ("e2e/test_on_a_cluster.py", "test_storage.py", "serve/test_page.py", "defocus/test_compiled.py")
-
-
 _OWN_SESSION = ("corpus/test_reader.py",)  # on that cluster, with settings of its own
 
 

@@ -74,17 +74,22 @@ def session(workers: int | None = None) -> Iterator[None]:
         below = [] if address else _workers()
         ray.shutdown()
         # A worker of Ray 2.60 may lock itself up on its way out, and would then stay for good.
-        stuck = _still_running(below, _EXIT_SECONDS)
-        for worker in stuck:
-            with suppress(psutil.NoSuchProcess):  # it has ended after all
-                worker.kill()
-        _still_running(stuck, _EXIT_SECONDS)
+        _end(below, _EXIT_SECONDS)
 
 
 def _workers() -> list[psutil.Process]:
     """The processes that this process's local cluster started."""
     raylets = [child for child in psutil.Process().children() if child.name() == "raylet"]
     return [worker for raylet in raylets for worker in raylet.children(recursive=True)]
+
+
+def _end(processes: list[psutil.Process], seconds: float) -> None:
+    """Let processes end for so many seconds, then kill the others, and wait for these."""
+    stuck = _still_running(processes, seconds)
+    for process in stuck:
+        with suppress(psutil.NoSuchProcess):  # it has ended after all
+            process.kill()
+    _still_running(stuck, _EXIT_SECONDS)
 
 
 def _still_running(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:

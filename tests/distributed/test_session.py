@@ -55,6 +55,18 @@ def test_what_has_ended_is_not_waited_for_though_nobody_asked_how() -> None:
     assert sessions._still_running(processes, 0.1) == []
 
 
+def test_what_does_not_end_by_itself_is_killed_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "60"]) as running, subprocess.Popen(["sleep", "60"]) as ended:
+        processes = [psutil.Process(one.pid) for one in (ended, running)]
+        ended.kill()
+        ended.wait()
+        sessions._end(processes, 0)
+        assert running.poll() == -signal.SIGKILL
+        with monkeypatch.context() as patch:  # it ends between the look and the kill
+            patch.setattr(sessions, "_still_running", lambda found, _: found)
+            sessions._end(processes, 0)
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}"])
 def test_a_dead_cluster_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     address = address.format(port=free_port())
