@@ -1,3 +1,3 @@
 """Balanced, verified, fully traceable corpora of synthetic medical images."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,7 +1,7 @@
 """Randomness that depends on names, never on order.
 
-Every draw comes from a counter-based generator keyed by (run seed, sample index, purpose), so a
-sample's draws are the same on every worker, in every order, and alone. Nothing here holds state.
+A sample's seed is a hash of the run's seed and of the sample's place, and what is drawn for it
+(:mod:`medsynth.draws`) comes from that seed and a purpose. Nothing here holds state.
 """
 
 import hashlib
@@ -9,8 +9,6 @@ import operator
 
 import numpy as np
 from numpy.typing import NDArray
-
-_WORD = 0xFFFFFFFFFFFFFFFF
 
 
 def digest64(*parts: int | str) -> int:
@@ -50,36 +48,6 @@ def sample_seed(run_seed: int, index: int) -> int:
         An integer in [0, 2**63), so that it fits an int64 column.
     """
     return digest64(run_seed, index, "sample") >> 1
-
-
-def uniforms(seed: int, purpose: str, count: int) -> NDArray[np.float64]:
-    """Draw uniform numbers for one purpose of one sample.
-
-    Args:
-        seed: a sample's seed (:func:`sample_seed`).
-        purpose: what the numbers are for; another purpose gives an independent stream.
-        count: how many numbers, a handful; the first k of a longer draw equal a draw of k.
-
-    Returns:
-        float64 array of shape (count,), each in [0, 1).
-
-    Source:
-        Philox4x64-10, Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-    """
-    # The numbers of numpy's Generator(Philox(key=...)).random(count). To build that generator for the
-    # few numbers that a sample needs costs more than to reckon them here.
-    key = (digest64(seed, purpose), int(seed) & _WORD)
-    words = [word for block in range(1, -(-count // 4) + 1) for word in _philox(block, *key)]
-    return np.array([(word >> 11) * 2.0**-53 for word in words[:count]], dtype=np.float64)
-
-
-def _philox(counter: int, key: int, other_key: int) -> tuple[int, int, int, int]:
-    a, b, c, d = counter, 0, 0, 0
-    for _ in range(10):
-        low, high = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
-        a, b, c, d = (high >> 64) ^ b ^ key, high & _WORD, (low >> 64) ^ d ^ other_key, low & _WORD
-        key, other_key = (key + 0x9E3779B97F4A7C15) & _WORD, (other_key + 0xBB67AE8584CAA73B) & _WORD
-    return a, b, c, d
 
 
 def permute(positions: NDArray[np.int64], size: int, key: int) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsynth import seeds
+from medsynth import draws, seeds
 from medsynth.defocus import bokeh, halfres, sensor, sharpening
 from medsynth.defocus.device import Device
 from medsynth.defocus.light import LEVEL, code_table, light_table, look_up
@@ -153,7 +153,7 @@ def draw(settings: ChainSettings, focus_class: int, mpp: float | None, seed: int
     if not 0 <= focus_class < len(table):
         raise ValueError(f"focus class {focus_class} lies outside 0 to {len(table) - 1}")
     # One draw with a fixed place for each parameter: a generator costs more than all of its numbers.
-    u = seeds.uniforms(seed, "defocus", 7).tolist()
+    u = draws.uniforms(seed, "defocus", 7).tolist()
     scale, output_mpp = _scale(settings, mpp)
     optics, noise, mask, jpeg = settings.bokeh, settings.sensor, settings.sharpening, settings.jpeg
     radius = _radius_px(settings, focus_class, output_mpp) if optics else 0.0

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from medsynth.defocus.compiled import compiled
+from medsynth.compiled import compiled
 
 LANES = 128
 """Values worked on at once; the narrowest output that :func:`convolve` takes."""

@@ -10,8 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from medsynth.compiled import compiled
 from medsynth.defocus import bokeh
-from medsynth.defocus.compiled import compiled
 from medsynth.defocus.light import LEVEL
 
 FROM_RADIUS = 4.0

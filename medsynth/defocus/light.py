@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medsynth.defocus.compiled import compiled
+from medsynth.compiled import compiled
 
 A = TypeVar("A", np.uint8, np.uint16)
 B = TypeVar("B", np.uint8, np.uint16)

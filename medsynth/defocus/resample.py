@@ -5,7 +5,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from medsynth.defocus.compiled import compiled
+from medsynth.compiled import compiled
 
 _ONE = 1 << 14
 

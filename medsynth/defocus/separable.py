@@ -7,7 +7,7 @@ So neither the order of the additions nor a fused one shows, and the result is t
 import numpy as np
 from numpy.typing import NDArray
 
-from medsynth.defocus.compiled import compiled
+from medsynth.compiled import compiled
 
 
 @compiled

@@ -6,7 +6,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from medsynth.defocus.compiled import compiled
+from medsynth.compiled import compiled
 
 _ONE = 1 << 12
 

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import stats
 from scipy.spatial.distance import pdist
 
-from medsynth import seeds
+from medsynth import draws, seeds
 from medsynth.errors import Rejected
 from medsynth.evaluation import pictures
 from medsynth.evaluation.pictures import Pictures
@@ -71,7 +71,7 @@ def tone_sweep(model: SkinModel, each: int, seed: int) -> Pictures:
             for turn in range(each):
                 own = seeds.digest64(seed, "tone sweep", condition, kind, turn) >> 1
                 low, high = tone.angles_of(kind)
-                through = 0.08 + 0.84 * float(seeds.uniforms(own, "angle", 1)[0])
+                through = 0.08 + 0.84 * float(draws.uniforms(own, "angle", 1)[0])
                 red, green, blue = tone.to_rgb(tone.skin_of(low + (high - low) * through)).tolist()
                 box = model.geometry.sample(condition, model.size, own)
                 requests.append(Request(condition, kind, (red, green, blue), box))
@@ -110,7 +110,7 @@ def moved(model: SkinModel, each: int, seed: int) -> dict[str, Any]:
     for condition in model.conditions:
         for turn in range(each):
             own = seeds.digest64(seed, "moved", condition, turn) >> 1
-            angle = 60 - 100 * float(seeds.uniforms(own, "angle", 1)[0])
+            angle = 60 - 100 * float(draws.uniforms(own, "angle", 1)[0])
             for x, y in ((0.27, 0.3), (0.73, 0.7)):
                 requests.append(_request(model, condition, angle, semantic_map.placed(0.34, x, y, model.size)))
                 noise.append(own)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medsynth.defocus.compiled import compiled
+from medsynth.compiled import compiled
 from medsynth.focus.network import BLOCK, CELL, CELL_STEP, KINDS, LEVELS, STEP, SmallNetwork, blocks_of_cell
 
 _HALF = BLOCK // 2

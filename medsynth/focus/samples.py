@@ -16,10 +16,10 @@ import simplejpeg
 from numpy.typing import NDArray
 from pydantic import Field
 
-from medsynth import seeds
+from medsynth import draws, seeds
 from medsynth.catalog import table, tiles
+from medsynth.compiled import compiled
 from medsynth.defocus import chain, compression, device
-from medsynth.defocus.compiled import compiled
 from medsynth.defocus.settings import DEFAULT_RADII_PX, BokehSettings, ChainSettings, JpegSettings, SensorSettings
 from medsynth.errors import CatalogError, Reason, Rejected
 from medsynth.focus.kept import Kept
@@ -220,7 +220,7 @@ def make_batch(
 def make_sample(source: Source, settings: SampleSettings, seed: int, index: int) -> tuple[NDArray[np.uint8], float]:
     """Make one sample; see :func:`make_batch`."""
     own = seeds.sample_seed(seed, index)
-    u = seeds.uniforms(own, "focus sample", 12).tolist()
+    u = draws.uniforms(own, "focus sample", 12).tolist()
     place = int(u[0] * len(source))
     tile = source[place]
     if tile.radius_px is not None:
@@ -309,7 +309,7 @@ def _turned(image: NDArray[np.uint8], u: float) -> NDArray[np.uint8]:
 
 def _recoloured(image: NDArray[np.uint8], own: int) -> NDArray[np.uint8]:
     # Per channel a power (more or less stain), a gain (lamp, white balance), and a common fade to a grey.
-    u = seeds.uniforms(own, "colour", 9).tolist()
+    u = draws.uniforms(own, "colour", 9).tolist()
     codes = np.arange(256) / 255
     fade, pivot = (1 - 0.7 * u[6] if u[7] < 0.4 else 1.0), 0.3 + 0.6 * u[8]
     looks = np.empty((3, 256), dtype=np.uint8)
@@ -333,7 +333,7 @@ def _finished(image: NDArray[np.uint8], settings: SampleSettings, own: int) -> N
     # What happens to an image after its scanner: display contrast, brightness, grain, a second JPEG.
     if not settings.after:
         return image
-    u = seeds.uniforms(own, "after", 8).tolist()
+    u = draws.uniforms(own, "after", 8).tolist()
     if u[0] < 0.5:
         contrast, shift = 0.3 * (1.3 / 0.3) ** u[1], 80 * (u[2] - 0.5)
         values = np.arange(256.0)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import model_validator
 
-from medsynth import images, seeds
+from medsynth import draws, images
 from medsynth.defocus import chain, compression
 from medsynth.defocus.chain import ChainParameters, ChainSettings
 from medsynth.defocus.settings import BokehSettings, JpegSettings, SensorSettings
@@ -52,7 +52,7 @@ def draw(camera: CameraSettings, seed: int) -> ChainParameters:
     parameters = chain.draw(_fixed(camera), 0, None, seed)
     if camera.bokeh is None:
         return parameters
-    return replace(parameters, blur_radius_px=camera.radius_px.at(float(seeds.uniforms(seed, "camera focus", 1)[0])))
+    return replace(parameters, blur_radius_px=camera.radius_px.at(float(draws.uniforms(seed, "camera focus", 1)[0])))
 
 
 def photograph(picture: Pixels, camera: CameraSettings, parameters: ChainParameters, seed: int) -> Pixels:

@@ -11,11 +11,11 @@ from pydantic import Field
 from medsynth.catalog import tiles
 from medsynth.defocus import chain, device
 from medsynth.defocus.chain import ChainParameters, ChainSettings
+from medsynth.draws import uniforms
 from medsynth.errors import Reason, Rejected, SpecError
 from medsynth.images import Pixels
 from medsynth.recipes import camera
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch, prefetch
-from medsynth.seeds import uniforms
 from medsynth.spec import Axis, Spec, parse
 
 FOCUS_AXIS = "focus_class"

@@ -6,7 +6,7 @@ pixels in both.
 
 import math
 
-from medsynth import seeds
+from medsynth import draws
 from medsynth.defocus import device
 from medsynth.defocus.chain import ChainParameters, with_device
 from medsynth.images import Pixels
@@ -55,7 +55,7 @@ def request(model: SkinModel, condition: str | None, kind: int | None, size: Ran
     Raises:
         MapError: the condition is unknown.
     """
-    u = seeds.uniforms(seed, "skin request", 2).tolist()
+    u = draws.uniforms(seed, "skin request", 2).tolist()
     condition = condition or model.conditions[int(u[0] * len(model.conditions))]
     box = model.geometry.sample(condition, model.size, seed)
     return Request(condition, kind, None, box if size is None else _sized(box, model.size, size.at(u[1])))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medsynth import seeds, spec, storage
+from medsynth import draws, seeds, spec, storage
 from medsynth.cuda_graph import Parts, Repeated, side_by_side
 from medsynth.model_file import Kind
 from medsynth.skin import generator, semantic_map, tone
@@ -275,7 +275,7 @@ def chance(settings: GeneratorSettings, seeds_of: Sequence[int]) -> Chance:
 
 def _skin(kind: int | None, seed: int) -> tuple[int, int, int]:
     low, high = tone.angles_of(kind) if kind else tone.RANGE
-    u = seeds.uniforms(seed, "skin colour", 3).tolist()
+    u = draws.uniforms(seed, "skin colour", 3).tolist()
     # A little inside of the bin, so that rounding to 8 bits does not leave it.
     angle = low + (high - low) * (0.08 + 0.84 * u[0])
     lab = tone.skin_of(angle, redness=4 * (u[1] - 0.5), yellowness=0.2 * (u[2] - 0.5))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from medsynth import images, seeds, storage
+from medsynth import draws, images, seeds, storage
 from medsynth.errors import Rejected, TrainingError
 from medsynth.skin import semantic_map, tone
 from medsynth.skin.pairs import Pairs, Photo
@@ -148,7 +148,7 @@ class Feed:
 
     def _drawn(self, index: int) -> dict[str, NDArray[Any]]:
         own = seeds.sample_seed(self.seed, index)
-        u = float(seeds.uniforms(own, "photo", 1)[0])
+        u = float(draws.uniforms(own, "photo", 1)[0])
         through = _chances(self.training, self.settings.balance)
         photo = self.training.photos[int(np.searchsorted(through, u * through[-1], side="right"))]
         return make_sample(photo, self.settings, self.conditions, own)
@@ -178,7 +178,7 @@ def make_sample(
         own: the sample's seed.
     """
     loaded = _loaded(photo, settings.size)
-    u = seeds.uniforms(own, "skin sample", 10).tolist()
+    u = draws.uniforms(own, "skin sample", 10).tolist()
     height, width = loaded.pixels.shape[:2]
     box, size = loaded.box, settings.size
     side = settings.zoom.at(u[0]) * min(width, height)

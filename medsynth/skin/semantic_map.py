@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from medsynth import seeds
+from medsynth import draws
 from medsynth.errors import Reason, Rejected, UserError
 from medsynth.skin import tone
 
@@ -277,7 +277,7 @@ class Geometry:
         known = self.boxes.get(condition)
         if not known:
             raise MapError(f"unknown condition {condition!r}; known: {', '.join(self.boxes)}")
-        u = seeds.uniforms(seed, "lesion box", 5).tolist()
+        u = draws.uniforms(seed, "lesion box", 5).tolist()
         x, y, wide, high = known[int(u[0] * len(known))]
         grown = float(f"{1.35 ** (2 * u[1] - 1):.6g}")
         stretched = float(f"{1.15 ** (2 * u[2] - 1):.6g}")

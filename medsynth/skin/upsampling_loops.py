@@ -1,6 +1,6 @@
 """The compiled sums behind the product of :func:`medsynth.skin.upsampling._by_places`."""
 
-from medsynth.defocus.compiled import compiled
+from medsynth.compiled import compiled
 
 
 @compiled

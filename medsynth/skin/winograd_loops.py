@@ -7,7 +7,7 @@ comes out; a block's lie one behind the other. ``half`` has been through one dir
 import numba
 import numpy as np
 
-from medsynth.defocus.compiled import compiled
+from medsynth.compiled import compiled
 
 
 @numba.njit(inline="always", error_model="numpy")

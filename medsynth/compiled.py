@@ -1,4 +1,4 @@
-"""How the chain's inner loops are compiled."""
+"""How inner loops are compiled."""
 
 import hashlib
 from collections.abc import Callable
