@@ -55,37 +55,45 @@ def convolve(
     """
     height, width = out.shape
     stride = light.shape[1]
+    # Plain loops: each expression on whole arrays would take numba another second to compile.
     # Where, from the window's top left corner, pixels enter and leave the runs; in fours, since four
     # of each fit 16 bits. The places left over enter and leave at once, which changes nothing.
-    columns = np.nonzero(runs >= 0)[0]
-    enter = np.zeros((len(columns) + 3) // 4 * 4, dtype=np.int64)
-    leave = np.zeros_like(enter)
+    enter = np.zeros(len(runs) + 3, dtype=np.int64)
+    leave = np.zeros(len(runs) + 3, dtype=np.int64)
     sums = np.zeros(width, dtype=np.int32)
-    for i in range(len(columns)):
-        half, left = runs[columns[i]], columns[i] * channels
-        enter[i] = (reach + half) * stride + left
-        leave[i] = (reach - half - 1) * stride + left
-        for y in range(reach - half, reach + half + 1):
-            row = light[y, left : left + width]
-            for x in range(width):
-                sums[x] += row[x]
-    places = ((orbits[:, :, 0] + reach) * stride + (orbits[:, :, 1] + reach) * channels).copy()
+    columns = 0
+    for column in range(len(runs)):
+        half, left = runs[column], column * channels
+        if half >= 0:
+            enter[columns] = (reach + half) * stride + left
+            leave[columns] = (reach - half - 1) * stride + left
+            columns += 1
+            for y in range(reach - half, reach + half + 1):
+                row = light[y, left : left + width]
+                for x in range(width):
+                    sums[x] += row[x]
+    places = np.empty(orbits.shape[:2], dtype=np.int64)
+    for orbit in range(orbits.shape[0]):
+        for place in range(orbits.shape[1]):
+            dy, dx = orbits[orbit, place, 0], orbits[orbit, place, 1]
+            places[orbit, place] = (dy + reach) * stride + (dx + reach) * channels
     block = np.empty(LANES, dtype=np.int32)
     for k in range((width + LANES - 1) // LANES):
         # The last block may overlap the one before it: both compute the same there.
         left = min(k * LANES, width - LANES)
-        block[:] = sums[left : left + LANES]
+        for x in range(LANES):
+            block[x] = sums[left + x]
         for y in range(height):
             _block(
                 light.ctypes.data + 2 * (y * stride + left),
                 enter.ctypes.data,
                 leave.ctypes.data,
-                len(enter) // 4 if y > 0 else 0,
+                (columns + 3) // 4 if y > 0 else 0,
                 block.ctypes.data,
                 full,
                 places.ctypes.data,
                 orbit_weights.ctypes.data,
-                len(places),
+                orbits.shape[0],
                 scale,
                 out.ctypes.data + 2 * (y * width + left),
             )

@@ -282,16 +282,15 @@ def _expose_to_codes(
     height, width = levels.shape
     random = np.empty(width, dtype=np.uint32)
     noisy = np.empty(width, dtype=np.float32)
-    places = np.empty(width, dtype=np.int32)
-    # The same numbers seen as unsigned: a signed one might count from the end, and that check costs time.
-    unsigned = places.view(np.uint32)
+    # Unsigned: a signed place might count from the end, and that check costs time.
+    places = np.empty(width, dtype=np.uint32)
     for y in range(height):
         _expose_row(
             levels[y], np.uint32(y * width), few, gain, back, read, skew, key, turn, thresholds, aliases, random, noisy
         )
         for x in range(width):
             value = min(max(noisy[x], np.float32(0)), np.float32(LEVEL))
-            places[x] = np.int32(value + np.float32(0.5))
+            places[x] = np.uint32(np.int32(value + np.float32(0.5)))
         row = out[y]
         for x in range(width):
-            row[x] = codes[unsigned[x]]
+            row[x] = codes[places[x]]

@@ -30,8 +30,9 @@ def convolve_along_both(
     values = np.empty(light.shape[1], dtype=np.float64)
     rows = np.empty((height + 2 * reach, width), dtype=np.float64)
     for y in range(len(rows)):
-        values[:] = light[y]
-        sums = rows[y]
+        source, sums = light[y], rows[y]
+        for x in range(len(values)):  # not in one go: numba would take four seconds more to compile
+            values[x] = source[x]
         for x in range(width):
             sums[x] = weights[0] * values[middle + x]
         for place in range(1, reach + 1):

@@ -87,7 +87,9 @@ def _means(grey: NDArray[np.float32], waves: NDArray[np.float32], blocks: int, s
                 _along(grey[row], waves, rows[row])
         else:
             for row in range(STEP):
-                rows[row] = rows[row + STEP]
+                upper, lower = rows[row], rows[row + STEP]
+                for place in range(len(upper)):  # not in one go: numba would take four seconds more to compile
+                    upper[place] = lower[place]
                 _along(grey[(block + 1) * STEP + row], waves, rows[row + STEP])
         _down(rows, waves, blocks, step, row_sums)
         for cell in range(max(0, (block - blocks + step) // step), min(high - 1, block // step) + 1):
