@@ -19,7 +19,7 @@ from tests import cluster
 REPO = Path(__file__).resolve().parent.parent
 
 # Nobody takes the machine away, and nobody counts the runs: a process fewer a training, and one a cluster.
-_UNWATCHED = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_DATA_USAGE_DISABLED": "1"}
+_UNWATCHED = {"RAY_DATA_USAGE_DISABLED": "1"}
 
 SPEC: dict[str, Any] = {
     "name": "small",

@@ -53,6 +53,8 @@ def session(workers: int | None = None) -> Iterator[None]:
         if settings:  # even an empty environment would make each worker load Ray twice
             where["runtime_env"] = {"env_vars": settings}
     else:
+        # Ray Train would watch, in a process of its own, whether this machine is about to be taken away.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         where = {"address": "local", "num_cpus": workers or os.cpu_count(), "include_dashboard": False}
         where["_system_config"] = _UNWATCHED
     where |= {"logging_level": logging.ERROR, "log_to_driver": False}

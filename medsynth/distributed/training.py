@@ -26,6 +26,8 @@ import torch
 import torch.distributed
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from medsynth.distributed import loop, runs
 from medsynth.distributed.board import Board, Progress
@@ -87,7 +89,7 @@ def _attempt(
     # Ray Train wants a place for what its own checkpoints leave; there are none (see runs.py).
     scratch = tempfile.mkdtemp(prefix="medsynth-train-")
     logging.getLogger("ray.train").setLevel(logging.CRITICAL)
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         _work,
         train_loop_config=config,
         scaling_config=ScalingConfig(
@@ -117,6 +119,18 @@ def _attempt(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return reached, mistake or (outcome[0] if outcome else None)
+
+
+class _Trainer(TorchTrainer):
+    """Ray Train's, without two processes that this training has no use for.
+
+    One of them gives out datasets, of which there are none here; the other gives back what a run holds whose
+    controller was killed, and here the driver ends with that. Nothing public leaves them out; Ray is pinned.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        left_out = (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [one for one in super()._create_default_callbacks() if not isinstance(one, left_out)]
 
 
 def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:

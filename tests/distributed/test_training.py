@@ -18,8 +18,7 @@ from tests.distributed.toys import Line, ToyJob, learn
 
 
 @pytest.fixture
-def _session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes the machine away: a process fewer
+def _session() -> Iterator[None]:
     cloudpickle.register_pickle_by_value(toys)  # the workers cannot import the tests
     cluster.join()
     yield
