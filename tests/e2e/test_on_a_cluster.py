@@ -250,14 +250,14 @@ def pid_of(cluster: Head, deployment: str) -> int:
 
 def test_a_killed_replica_costs_no_wrong_answer(cluster: Head, service: Service, tile_bytes: bytes) -> None:
     pid = pid_of(cluster, "FocusScorer")
-    with Load(service, tile_bytes, 4, 0.05) as load:
+    with Load(service, tile_bytes, 4, 0.2) as load:  # what is refused meanwhile takes the starting one's time
         time.sleep(1)
         os.kill(pid, signal.SIGKILL)
         before = len(load.versions)
         end = time.monotonic() + 120
-        while len(load.versions) < before + 50 and time.monotonic() < end:
+        while len(load.versions) < before + 30 and time.monotonic() < end:
             time.sleep(0.1)
-    assert len(load.versions) >= before + 50, "it came back"
+    assert len(load.versions) >= before + 30, "it came back"
     assert len(load.radii) == 1
     assert {error.status for error in load.errors} <= {503, 504}
 
@@ -310,9 +310,9 @@ def test_serve_deploy_rolls_the_configuration_out_without_a_lost_request_and_it_
     for deployment in application["deployments"]:
         deployment.get("autoscaling_config", {}).update(quick)
         if deployment["name"] == "FocusScorer":
-            deployment["autoscaling_config"]["target_ongoing_requests"] = 0.2
+            deployment["autoscaling_config"]["target_ongoing_requests"] = 0.1
     (service.folder / "config.yaml").write_text(yaml.safe_dump(found))
-    with Load(service, tile_bytes, 1, 0.6) as load:  # too little for a second replica
+    with Load(service, tile_bytes, 1, 1.2) as load:  # too little for a second replica
         time.sleep(1)
         done = cluster.run("serve", "deploy", service.folder / "config.yaml")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -324,7 +324,7 @@ def test_serve_deploy_rolls_the_configuration_out_without_a_lost_request_and_it_
     assert load.versions[0] == service.model.sha256
     assert load.versions[-1] != service.model.sha256
     assert scorers(1), "one where nobody asks"
-    with Load(service, tile_bytes, 2, 0.05) as load:  # some requests are always there, and the processors are not full
+    with Load(service, tile_bytes, 2, 0.1) as load:  # some requests are always there, and the processors are not full
         assert scorers(2), "a second one under load"
     assert scorers(1), "one again after it"
     assert not load.errors, str(load.errors[0])
@@ -346,7 +346,7 @@ def soon(there: Callable[[], bool]) -> bool:
     while time.monotonic() < end:
         if there():
             return True
-        time.sleep(0.2)
+        time.sleep(0.5)
     return False
 
 
