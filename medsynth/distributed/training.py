@@ -24,6 +24,7 @@ import ray
 import ray.train
 import torch
 import torch.distributed
+from ray.exceptions import RayActorError
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
@@ -36,6 +37,10 @@ from medsynth.distributed.pipeline import Share, batches
 from medsynth.errors import TrainingError, UserError
 
 _POLL_SECONDS = 0.5
+_CONTROLLER_DIED = (
+    "Ray Train's controller died: it was killed, or its machine ran out of memory; give the same command again, which "
+    "goes on from the last checkpoint"
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ def train(
         progress: called at every line of the curve.
 
     Raises:
-        TrainingError: the loss is no number any more.
+        TrainingError: the loss is no number any more, or what leads the workers died.
         UserError: whatever the job's own functions raise of that kind.
     """
     nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
@@ -76,6 +81,8 @@ def train(
         reached, error = _attempt(config, workers, gpu, progress)
         if error is None:
             return
+        if isinstance(error, RayActorError):  # what it holds of the cluster is given back when this driver ends
+            raise TrainingError(_CONTROLLER_DIED) from error
         # A machine that died is no reason to stop, a fault that comes at the same step again is.
         if reached <= furthest or isinstance(error, UserError):
             raise error
@@ -125,12 +132,13 @@ class _Trainer(TorchTrainer):
     """Ray Train's, without two processes that this training has no use for.
 
     One of them gives out datasets, of which there are none here; the other gives back what a run holds whose
-    controller was killed, and here the driver ends with that. Nothing public leaves them out; Ray is pinned.
+    controller died, and here the driver ends with it. Nothing public leaves them out; Ray is pinned.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         left_out = (DatasetsCallback, PlacementGroupCleanerCallback)
-        return [one for one in super()._create_default_callbacks() if not isinstance(one, left_out)]
+        found = super()._create_default_callbacks()  # type: ignore[misc]  # of a class that Ray chooses at run time
+        return [one for one in found if not isinstance(one, left_out)]
 
 
 def _fit(trainer: TorchTrainer, outcome: list[BaseException]) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ray import cloudpickle
+from ray.exceptions import RayActorError
 
-from medsynth.distributed import runs
+from medsynth.distributed import runs, training
 from medsynth.distributed.board import Progress
 from medsynth.distributed.training import processors, shares, train
 from medsynth.errors import TrainingError, UserError
@@ -51,6 +52,14 @@ def test_dying_failing_and_going_on_leaves_the_curve_of_a_plain_loop(tmp_path: P
     np.testing.assert_allclose([float(row["loss"]) for row in rows], expected, rtol=1e-4)
     assert (tmp_path / "seen" / "all.txt").read_bytes() == b"all"
     assert {int(row["step"]): row["held_out"] for row in rows if "held_out" in row} == {20: "18", 40: "18", 60: "18"}
+
+
+@pytest.mark.usefixtures("_session")
+def test_a_dead_controller_ends_the_run_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # It got further than before, and yet the run is not tried again: what it held is not given back before the end.
+    monkeypatch.setattr(training, "_attempt", lambda *_: (5, RayActorError()))
+    with pytest.raises(TrainingError, match=r"controller died.*give the same command again"):
+        train(ToyJob(str(tmp_path)))
 
 
 def test_what_cannot_be_done_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
