@@ -18,9 +18,6 @@ from tests import cluster
 
 REPO = Path(__file__).resolve().parent.parent
 
-# Nobody takes the machine away, and nobody counts the runs: a process fewer a training, and one a cluster.
-_UNWATCHED = {"RAY_DATA_USAGE_DISABLED": "1"}
-
 SPEC: dict[str, Any] = {
     "name": "small",
     "recipe": "out_of_focus",
@@ -86,7 +83,7 @@ def start_job(
 
 def _env(args: tuple[object, ...], more: dict[str, str] | None) -> dict[str, str]:
     # On the cluster of the tests; a job that is told its number of workers starts its own.
-    where = {} if "--workers" in args else {"RAY_ADDRESS": cluster.address(), **_UNWATCHED}
+    where = {} if "--workers" in args else {"RAY_ADDRESS": cluster.address()}
     return {**own_env(), **where, **(more or {})}
 
 
