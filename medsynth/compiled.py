@@ -42,7 +42,9 @@ def compiled(function: F) -> F:
 
     No ``fastmath``: reassociated or contracted float arithmetic would make the bytes depend on the
     processor. Division follows IEEE 754 rather than Python, whose check for zero would keep the loop
-    from being vectorised. The lock of the interpreter is released while the function runs.
+    from being vectorised. The lock of the interpreter is released while the function runs. Write plain
+    loops: with an expression or an assignment of whole arrays numba compiles the text of its errors of
+    shape too, for some four seconds.
 
     Args:
         function: a function on arrays and numbers, in the part of Python that numba takes.

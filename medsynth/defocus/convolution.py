@@ -55,7 +55,6 @@ def convolve(
     """
     height, width = out.shape
     stride = light.shape[1]
-    # Plain loops: each expression on whole arrays would take numba another second to compile.
     # Where, from the window's top left corner, pixels enter and leave the runs; in fours, since four
     # of each fit 16 bits. The places left over enter and leave at once, which changes nothing.
     enter = np.zeros(len(runs) + 3, dtype=np.int64)

@@ -31,7 +31,7 @@ def convolve_along_both(
     rows = np.empty((height + 2 * reach, width), dtype=np.float64)
     for y in range(len(rows)):
         source, sums = light[y], rows[y]
-        for x in range(len(values)):  # not in one go: numba would take four seconds more to compile
+        for x in range(len(values)):
             values[x] = source[x]
         for x in range(width):
             sums[x] = weights[0] * values[middle + x]

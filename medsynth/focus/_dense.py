@@ -88,7 +88,7 @@ def _means(grey: NDArray[np.float32], waves: NDArray[np.float32], blocks: int, s
         else:
             for row in range(STEP):
                 upper, lower = rows[row], rows[row + STEP]
-                for place in range(len(upper)):  # not in one go: numba would take four seconds more to compile
+                for place in range(len(upper)):
                     upper[place] = lower[place]
                 _along(grey[(block + 1) * STEP + row], waves, rows[row + STEP])
         _down(rows, waves, blocks, step, row_sums)
