@@ -13,6 +13,8 @@ _EACH = ((8, 16, winograd.EACH),)
 """Sides of answers from which methods pay, drawing and learning."""
 _SMALL_DRAWING, _SMALL_LEARNING = 4, 8
 """Sides of answers up to which a halving pays as one product of matrices."""
+_FEW = 8
+"""Answers a pixel below which what each pixel adds to others is reckoned in one product."""
 
 
 class Convolution(nn.Conv2d):
@@ -35,27 +37,25 @@ class Convolution(nn.Conv2d):
         return self.of_rectified(x, 1.0)
 
     def of_rectified(self, x: Tensor, slope: float) -> Tensor:
-        """The same of x with its negative numbers multiplied by ``slope``; drawing on a CPU, with a copy fewer."""
+        """The same of x with its negative numbers multiplied by ``slope``; on a CPU with a copy fewer."""
         side = (x.shape[2] // 2, x.shape[3] // 2) if self.stride == (2, 2) else (x.shape[2] - 1, x.shape[3] - 1)
         assert self.bias is not None
         method = self._method(x, min(side))
-        if method and not torch.is_grad_enabled():
-            return method.drawn([x], slope, self._of_weights(self.weight, method.weights), self.bias, side)
-        x = functional.leaky_relu(x, slope) if slope != 1 else x
         if method:
-            return method.learnt(x, self._of_weights(self.weight, method.weights), self.bias, side)
+            way = method.learnt if torch.is_grad_enabled() else method.drawn
+            return way([x], slope, self._of_weights(self.weight, method.weights), self.bias, side)
+        x = functional.leaky_relu(x, slope) if slope != 1 else x
         if self._small(x, max(side)):
             return patches.halved(x, self.weight, self.bias)
+        if self.stride == (1, 1) and self.out_channels < _FEW and winograd.suits(x, self.in_channels):
+            return patches.placed(x, self.weight, self.bias)
         return super().forward(x)
 
     def _small(self, x: Tensor, side: int) -> bool:
         at_most = _SMALL_LEARNING if torch.is_grad_enabled() else _SMALL_DRAWING
         halving = self.stride == (2, 2) and not (x.shape[2] % 2 or x.shape[3] % 2)
-        return halving and side <= at_most and winograd.suits(x, self.in_channels, self.out_channels)
+        return halving and side <= at_most and winograd.suits(x, min(self.in_channels, self.out_channels))
 
     def _method(self, x: Tensor, side: int) -> Method | None:
-        sizes = self.in_channels, self.out_channels, side
-        for drawing, learning, method in _HALVING if self.stride == (2, 2) else _EACH:
-            if winograd.pays(x, *sizes, drawing, learning):
-                return method
-        return None
+        ways = _HALVING if self.stride == (2, 2) else _EACH
+        return winograd.fastest(x, self.in_channels, self.out_channels, side, ways)

@@ -7,7 +7,8 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from medsynth.skin.convolution import Convolution
-from medsynth.skin.generator import Asked, normalised
+from medsynth.skin.generator import Asked
+from medsynth.skin.normalisation import normalised
 from medsynth.spec import Settings
 
 
@@ -42,7 +43,7 @@ class PatchDiscriminator(nn.Module):
             layer = Convolution(7 if level == 0 else widths[level - 1], width, 2 if level < settings.layers else 1)
             made.append(spectral_norm(layer) if settings.spectral else layer)
         self.layers = nn.ModuleList(made)
-        last = nn.Conv2d(widths[-1], 1, 4, padding=1)
+        last = Convolution(widths[-1], 1, 1)
         self.last = spectral_norm(last) if settings.spectral else last
         self.condition = nn.Embedding(conditions, widths[-1]) if settings.projection else None
         if self.condition is not None:
@@ -62,9 +63,7 @@ class PatchDiscriminator(nn.Module):
         features = []
         for level, layer in enumerate(self.layers):
             x = layer(x)
-            if level and not self.settings.spectral:
-                x = normalised(x)
-            x = functional.leaky_relu(x, 0.2)
+            x = functional.leaky_relu(x, 0.2) if self.settings.spectral or not level else normalised(x, 0.2)
             features.append(x)
         scores: Tensor = self.last(x)
         if self.condition is not None:
@@ -124,6 +123,6 @@ class LookEncoder(nn.Module):
         x = torch.cat([photos, masks], dim=1)
         for level, layer in enumerate(self.layers):
             x = layer(x)
-            x = functional.leaky_relu(normalised(x) if level else x, 0.2)
+            x = normalised(x, 0.2) if level else functional.leaky_relu(x, 0.2)
         mean, spread = self.answer(x.flatten(1)).chunk(2, dim=1)
         return mean, spread.clamp(-8, 4)

@@ -12,13 +12,12 @@ from torch.nn import functional
 
 from medsynth.skin import threads
 from medsynth.skin.convolution import Convolution
+from medsynth.skin.normalisation import normalised
 from medsynth.skin.upsampling import UpConvolution, doubled, repeated, smoothed
 from medsynth.spec import Settings
 
 _LOWEST = 8
 _EPSILON = 1e-5
-_MANY = 512
-"""Channels from which groups of one are slow on a CPU."""
 
 
 class GeneratorSettings(Settings):
@@ -269,21 +268,6 @@ def _modulated(x: Tensor, numbers: Tensor, region: Tensor, grain: Tensor) -> Ten
     x = x * torch.rsqrt((x * x).mean(dim=2, keepdim=True) + _EPSILON)
     x = functional.leaky_relu(torch.addcmul(added, x, factor), 0.2)
     return x.view(count, rows, columns, channels).permute(0, 3, 1, 2)
-
-
-def normalised(x: Tensor) -> Tensor:
-    """Each picture's channels to a mean of nothing and a spread of one: (N, C, h, w).
-
-    Source:
-        Ulyanov, Vedaldi and Lempitsky, "Instance normalization", arXiv 1607.08022.
-    """
-    slow = torch.is_grad_enabled() or x.shape[1] >= _MANY
-    if slow and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-        # Batches of one picture: groups take up to nine times as long where there are many, and so does their gradient.
-        pictures = torch.split(x, 1)
-        return torch.cat([functional.batch_norm(one, None, None, training=True, eps=_EPSILON) for one in pictures])
-    # As groups of one channel: torch copies instances into another order and back, where channels lie last.
-    return functional.group_norm(x, x.shape[1], eps=_EPSILON)
 
 
 def inside(masks: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from medsynth.skin import patches, threads, upsampling_loops, winograd
 from medsynth.skin.of_weights import OfWeights
 
 _MANY, _FEW = 96, 8
-"""Answers a pixel from which products of differences pay, and below which one product does when drawing."""
-_DRAWING, _LEARNING = 8, 32
-"""Sides from which Winograd's method pays in place of them."""
+"""Answers a pixel from which products of differences pay, and below which one product does."""
+_DOUBLING = ((16, 32, winograd.DOUBLED), (16, 16, winograd.DOUBLED_SMALL))
+"""Sides from which other methods pay in place of them, drawing and learning."""
 _ROWS = 1024
 """Pixels of a product at a time, which stay in the cache."""
 _SMALL = 2
@@ -62,18 +62,18 @@ class UpConvolution(nn.Module):
         """
         out, channels = self.weight.shape[:2]
         rows, columns = parts[0].shape[2:]
-        if winograd.pays(parts[0], channels, out, min(rows, columns), _DRAWING, _LEARNING):
-            method = winograd.DOUBLED
-            way = self._of_weights(self.weight, method.weights), self.bias, (2 * rows, 2 * columns)
-            if torch.is_grad_enabled():
-                return method.learnt(_positive(parts), *way)
-            return method.drawn(parts, 0.0, *way)
-        if torch.is_grad_enabled() and max(rows, columns) <= _SMALL and winograd.suits(parts[0], channels, out):
+        method = winograd.fastest(parts[0], channels, out, min(rows, columns), _DOUBLING)
+        if method:
+            way = method.learnt if torch.is_grad_enabled() else method.drawn
+            return way(parts, 0.0, self._of_weights(self.weight, method.weights), self.bias, (2 * rows, 2 * columns))
+        if torch.is_grad_enabled() and max(rows, columns) <= _SMALL and winograd.suits(parts[0], min(channels, out)):
             return patches.doubled(_positive(parts), self.weight, self.bias)
-        if torch.is_grad_enabled() or parts[0].device.type != "cpu" or out >= _FEW:
+        exact = winograd.suits(parts[0], channels) or (parts[0].device.type == "cpu" and not torch.is_grad_enabled())
+        if out >= _FEW or not exact:
             return self.forward(_positive(parts))
-        last = [part.permute(0, 2, 3, 1) for part in parts]
-        return _by_places(last, self._of_weights(self.weight, summed), self.bias)
+        by = self._of_weights(self.weight, summed).permute(0, 2, 3, 1).reshape(channels, -1)
+        found: Tensor = _Places.apply(by, self.bias, *[part.permute(0, 2, 3, 1) for part in parts])  # type: ignore[no-untyped-call]
+        return found.permute(0, 3, 1, 2)
 
 
 def smoothed(x: Tensor) -> Tensor:
@@ -202,26 +202,61 @@ def _corners(padded: Tensor, weights: _Weights, bias: Tensor) -> Iterator[tuple[
             yield above, of_both[:, rows, columns, place : place + size]
 
 
-def _by_places(parts: Sequence[Tensor], kernel: Tensor, bias: Tensor) -> Tensor:
-    """What each pixel adds to the sixteen around it, in one product; for few answers a pixel."""
-    count, height, width, _ = parts[0].shape
-    pixels = height * width
-    by = kernel.permute(0, 2, 3, 1).reshape(len(kernel), -1)
-    found = by.new_empty(count, 2 * height, 2 * width, len(bias))
-    numbers = bias.detach().numpy()
+class _Places(torch.autograd.Function):
+    """What each pixel of the parts, rectified, adds to the sixteen around it, in one product; for few answers a pixel.
 
-    def draw(images: slice) -> None:
-        field, products = by.new_empty(min(_ROWS, pixels), len(by)), by.new_empty(pixels, by.shape[1])
-        for number in range(images.start, images.stop):
-            own = [part[number].reshape(pixels, -1) for part in parts]
-            for rows in (slice(first, min(first + _ROWS, pixels)) for first in range(0, pixels, _ROWS)):
-                some = torch.cat([part[rows] for part in own], dim=1, out=field[: rows.stop - rows.start])
-                torch.mm(some.clamp_min_(0), by, out=products[rows])
-            given = products.view(-1).numpy(), numbers, height, width, found[number].view(-1).numpy()
-            upsampling_loops.placed(*given)  # type: ignore[no-untyped-call]
+    Takes (C, 16 out), (out,) and the parts, (N, h, w, c) each; gives (N, 2 h, 2 w, out).
+    """
 
-    threads.in_parts(draw, count)
-    return found.permute(0, 3, 1, 2)
+    @staticmethod
+    def forward(ctx: Any, by: Tensor, bias: Tensor, *parts: Tensor) -> Tensor:
+        count, height, width, _ = parts[0].shape
+        found = by.new_empty(count, 2 * height, 2 * width, len(bias))
+        numbers = bias.detach().numpy()
+
+        def draw(images: slice) -> None:
+            products = by.new_empty(height * width, by.shape[1])
+            for number in range(images.start, images.stop):
+                for rows, some in _rectified(parts, number, by):
+                    torch.mm(some, by, out=products[rows])
+                given = products.view(-1).numpy(), numbers, height, width, found[number].view(-1).numpy()
+                upsampling_loops.placed(*given)  # type: ignore[no-untyped-call]
+
+        threads.in_parts(draw, count)
+        ctx.save_for_backward(by, *parts)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        by, *parts = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        count, height, width, _ = parts[0].shape
+        of_parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in parts]
+        of_by = by.new_zeros(count, *by.shape)
+        widths = [part.shape[3] for part in parts]
+
+        def back(images: slice) -> None:
+            products = by.new_empty(height * width, by.shape[1])
+            for number in range(images.start, images.stop):
+                given = gradient[number].view(-1).numpy(), height, width, products.view(-1).numpy()
+                upsampling_loops.placed_back(*given)  # type: ignore[no-untyped-call]
+                for rows, some in _rectified(parts, number, by):
+                    of_by[number].addmm_(some.t(), products[rows])
+                    own = torch.mm(products[rows], by.t()).mul_(some.sign_())
+                    for part, found in zip(torch.split(own, widths, dim=1), of_parts, strict=True):
+                        found[number].view(height * width, -1)[rows] = part
+
+        threads.in_parts(back, count)
+        return of_by.sum(dim=0), gradient.sum(dim=(0, 1, 2)), *of_parts
+
+
+def _rectified(parts: Sequence[Tensor], number: int, by: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some pixels of a picture at a time, (rows, C), as ``by`` is to be multiplied with; to be used before the next."""
+    own = [part[number].flatten(0, 1) for part in parts]
+    pixels = len(own[0])
+    field = by.new_empty(min(_ROWS, pixels), len(by))
+    for rows in (slice(first, min(first + _ROWS, pixels)) for first in range(0, pixels, _ROWS)):
+        yield rows, torch.cat([part[rows] for part in own], dim=1, out=field[: rows.stop - rows.start]).clamp_min_(0)
 
 
 def _positive(parts: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The compiled sums behind the product of :func:`medsynth.skin.upsampling._by_places`."""
+"""The compiled sums beside the products of :class:`medsynth.skin.upsampling._Places`."""
 
 from medsynth.compiled import compiled
 
@@ -20,3 +20,17 @@ def placed(products, bias, height, width, out):  # type: ignore[no-untyped-def]
                     start = ((i * width + j) * 16 + (y + 1 - 2 * i) * 4 + x + 1 - 2 * j) * size
                     for c in range(size):
                         out[at + c] += products[start + c]
+
+
+@compiled
+def placed_back(gradient, height, width, products):  # type: ignore[no-untyped-def]
+    """The gradient of the numbers that each pixel has, from that of a picture twice as large; all arrays are flat."""
+    size = len(gradient) // (4 * height * width)
+    for i in range(height):
+        for j in range(width):
+            for place in range(16):
+                y, x = 2 * i - 1 + place // 4, 2 * j - 1 + place % 4
+                inside = 0 <= y < 2 * height and 0 <= x < 2 * width
+                start = ((i * width + j) * 16 + place) * size
+                for c in range(size):
+                    products[start + c] = gradient[(y * 2 * width + x) * size + c] if inside else 0

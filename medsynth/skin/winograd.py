@@ -6,8 +6,9 @@ answers of two taps, not 8. In two directions it is the square: 25, not 64. A pr
 value here has channels; what is done before and after it are sums.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Method:
 
     Args:
         answers: m, along a side of a block.
-        points: m + r - 2 different ones at which the polynomials are taken, 1 the second; infinity is the last. Small
+        points: m + r - 2 different ones at which the polynomials are taken, 1 the first; infinity is the last. Small
             ones, since their powers are multiplied with: rounding grows with them.
         taps: for each phase, (r, n): the taps that its answers have, as sums of a kernel's n weights along a side.
             A position has as many answers as there are phases, side by side: one, or two of an enlargement.
@@ -70,25 +71,15 @@ class Method:
         Returns:
             (P, out, K): a matrix for each product of a block and phase, over the K numbers of a position.
         """
-        out, channels, side, _ = weight.shape
-        count = side // self.inside
-        taps = weight.reshape(out, channels, count, self.inside, count, self.inside).permute(2, 4, 0, 3, 5, 1)
-        by = torch.as_tensor(self._of_weights, dtype=weight.dtype)
-        return (by @ taps.reshape(count * count, -1)).view(len(by), out, -1)
+        found: Tensor = _OfKernel.apply(_last(weight), self)  # type: ignore[no-untyped-call]
+        return found
 
-    def learnt(self, x: Tensor, weights: Tensor, bias: Tensor, side: tuple[int, int]) -> Tensor:
-        """The convolution, with gradients.
-
-        Args:
-            x: (N, C, h, w).
-            weights: as :meth:`weights` gives them.
-            bias: (out,).
-            side: height and width of the answer.
-
-        Returns:
-            (N, out, *side), channels last.
-        """
-        found: Tensor = _Convolution.apply(_last(x), weights, bias, self, side)  # type: ignore[no-untyped-call]
+    def learnt(
+        self, parts: Sequence[Tensor], slope: float, weights: Tensor, bias: Tensor, side: tuple[int, int]
+    ) -> Tensor:
+        """The same as :meth:`drawn`, with gradients."""
+        last = [_last(part) for part in parts]
+        found: Tensor = _Convolution.apply(self, slope, side, weights, bias, *last)  # type: ignore[no-untyped-call]
         return found.permute(0, 3, 1, 2)
 
     def drawn(
@@ -108,151 +99,192 @@ class Method:
         """
         last = [_last(part) for part in parts]
         found = last[0].new_empty(len(last[0]), *side, len(bias))
-        size = self.inside**2 * sum(part.shape[3] for part in last)
+        shares = self._shares(len(found), side)
 
-        def draw(images: slice) -> None:
-            own, answers = [part[images] for part in last], found[images]
-            shares = self._shares(len(answers), side)
-            fields = found.new_empty(shares[0][1].stop, len(self._before) ** 2 * size)
-            for some, rows in shares:
-                made = fields[: rows.stop - rows.start]
-                self._spread([part[some] for part in own], slope, side, made)
-                self._gather(self._products(made, weights), bias, answers[some])
+        def draw(some: slice) -> None:
+            for images in shares[some]:
+                fields = self._fields(last, images, side)
+                self._spread([part[images] for part in last], slope, side, fields)
+                self._gather(self._products(fields, weights), bias, found[images])
 
-        threads.in_parts(draw, len(found))
+        threads.in_parts(draw, len(shares))
         return found.permute(0, 3, 1, 2)
 
-    def _blocks(self, side: tuple[int, int]) -> tuple[int, int]:
+    def _of_kernel(self, loop: Callable[..., None], kernel: Tensor, weights: Tensor) -> None:
+        numbers = _flat(kernel)
+        by = self._of_weights.astype(numbers.dtype)
+        threads.shared_out(loop, len(kernel), numbers, *kernel.shape, by, self.inside, _flat(weights))
+
+    def _grid(self, side: tuple[int, int]) -> tuple[int, int]:
         # An enlargement has a position more than the picture, since what it gives lies around the pixels' corners.
         rows, columns = (-(-((length - 1) // self.phases + self.phases) // self.answers) for length in side)
         return rows, columns
 
-    def _shares(self, images: int, side: tuple[int, int]) -> list[tuple[slice, slice]]:
-        """Images that are worked on at a time, and their blocks; the first has the most."""
-        rows, columns = self._blocks(side)
-        blocks = rows * columns
-        ends = [*range(0, images, -(-_ROWS // blocks)), images]
-        return [(slice(first, last), slice(first * blocks, last * blocks)) for first, last in pairwise(ends)]
+    def _blocks(self, side: tuple[int, int]) -> int:
+        return math.prod(self._grid(side))
+
+    def _shares(self, images: int, side: tuple[int, int]) -> list[slice]:
+        """Images that are worked on at a time; the first share has the most."""
+        size = min(-(-_ROWS // self._blocks(side)), -(-images // torch.get_num_threads()))
+        return [slice(first, min(first + size, images)) for first in range(0, images, size)]
+
+    def _fields(self, parts: Sequence[Tensor], images: slice, side: tuple[int, int]) -> Tensor:
+        """Room for what the products of a share take, (t · t, blocks, K)."""
+        size = self.inside**2 * sum(part.shape[3] for part in parts)
+        return parts[0].new_empty(self._starts.size, (images.stop - images.start) * self._blocks(side), size)
 
     def _spread(self, parts: Sequence[Tensor], slope: float, side: tuple[int, int], fields: Tensor) -> None:
-        size, first = fields.shape[1] // len(self._before) ** 2, 0
+        first = 0
         for part in parts:
             numbers = _flat(part)
             before, by = self._before.astype(numbers.dtype), numbers.dtype.type(slope)
-            shape = (self.answers, self.inside, *self._blocks(side))
-            given = (numbers, *part.shape[1:], before, by, shape, _flat(fields), size, first)
-            threads.shared_out(winograd_loops.spread, len(fields), *given)
+            shape = (self.answers, self.inside, *self._grid(side))
+            given = (numbers, *part.shape[1:], before, by, shape, _flat(fields), *fields.shape[1:], first)
+            threads.shared_out(winograd_loops.spread, fields.shape[1], *given)
             first += self.inside**2 * part.shape[3]
 
     def _products(self, fields: Tensor, weights: Tensor) -> Tensor:
-        products = fields.new_empty(len(fields), weights.shape[0] * weights.shape[1])
+        products = self._room(fields, weights)
         for field, product, by in self._factors(fields, products, weights):
-            torch.mm(field, by.t(), out=product)
+            torch.bmm(field, by.transpose(1, 2), out=product)
         return products
 
+    def _room(self, fields: Tensor, weights: Tensor) -> Tensor:
+        return fields.new_empty(fields.shape[1] * weights.shape[0] * weights.shape[1])
+
     def _factors(self, fields: Tensor, products: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Of each point what comes in, what comes out, and the matrix between them."""
-        total, out, size = weights.shape
-        starts = [*self._starts.flat, total]
-        for place, (first, last) in enumerate(pairwise(starts)):
-            field = fields[:, place * size : (place + 1) * size]
-            yield field, products[:, first * out : last * out], weights[first:last].view(-1, size)
+        """Of points that have as many products each: what comes in, what comes out, and the matrices between them."""
+        _, out, size = weights.shape
+        rows, first, start = fields.shape[1], 0, 0
+        for each, points in groupby(np.outer(self._own, self._own).flat):
+            count = len(list(points))
+            last, stop = first + count, start + count * each
+            product = products[start * rows * out : stop * rows * out].view(count, rows, each * out)
+            yield fields[first:last], product, weights[start:stop].view(count, each * out, size)
+            first, start = last, stop
 
     def _gather(self, products: Tensor, bias: Tensor, found: Tensor) -> None:
         numbers, side = _flat(found), (found.shape[1], found.shape[2])
-        after = self._after.astype(numbers.dtype)
-        given = (_flat(products), self._starts, self._own, after, self.phases, self._blocks(side), _flat(bias))
-        threads.shared_out(winograd_loops.gathered, len(products), *given, numbers, *side)
+        after, grid = self._after.astype(numbers.dtype), self._grid(side)
+        given = (_flat(products), self._starts, self._own, after, self.phases, grid, _flat(bias), numbers, *side)
+        count = len(found) * self._blocks(side)
+        threads.shared_out(winograd_loops.gathered, count, *given, count)
 
     def _gather_back(self, gradient: Tensor, products: Tensor) -> None:
         numbers, side = _flat(gradient), (gradient.shape[1], gradient.shape[2])
-        after = self._after.astype(numbers.dtype)
-        given = (numbers, *gradient.shape[1:], self._starts, self._own, after, self.phases, self._blocks(side))
-        threads.shared_out(winograd_loops.gathered_back, len(products), *given, _flat(products))
+        after, grid = self._after.astype(numbers.dtype), self._grid(side)
+        given = (numbers, *gradient.shape[1:], self._starts, self._own, after, self.phases, grid, _flat(products))
+        count = len(gradient) * self._blocks(side)
+        threads.shared_out(winograd_loops.gathered_back, count, *given, count)
 
-    def _spread_back(self, fields: Tensor, side: tuple[int, int], of_x: Tensor) -> None:
-        numbers = _flat(of_x)
-        before = self._before.astype(numbers.dtype)
-        given = (_flat(fields), before, (self.answers, self.inside, *self._blocks(side)))
-        threads.shared_out(
-            winograd_loops.spread_back, len(of_x), *given, fields.shape[1] // before.size, numbers, *of_x.shape[1:]
-        )
+    def _spread_back(
+        self, fields: Tensor, parts: Sequence[Tensor], slope: float, side: tuple[int, int], found: Sequence[Tensor]
+    ) -> None:
+        first = 0
+        for part, of_part in zip(parts, found, strict=True):
+            numbers = _flat(part)
+            before, by = self._before.astype(numbers.dtype), numbers.dtype.type(slope)
+            shape = (self.answers, self.inside, *self._grid(side))
+            given = (_flat(fields), *fields.shape[1:], before, shape, first, numbers, by, _flat(of_part))
+            threads.shared_out(winograd_loops.spread_back, len(part), *given, *part.shape[1:])
+            first += self.inside**2 * part.shape[3]
 
 
-class _Convolution(torch.autograd.Function):
+class _OfKernel(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, bias: Tensor, method: Method, side: tuple[int, int]) -> Tensor:
-        rows, columns = method._blocks(side)
-        blocks = rows * columns
-        fields = x.new_empty(len(x) * blocks, len(method._before) ** 2 * weights.shape[2])
-        found = x.new_empty(len(x), *side, len(bias))
-
-        def answer(images: slice) -> None:
-            own, answers = x[images], found[images]
-            made = fields[images.start * blocks : images.stop * blocks]
-            for some, rows in method._shares(len(own), side):
-                method._spread([own[some]], 1.0, side, made[rows])
-                method._gather(method._products(made[rows], weights), bias, answers[some])
-
-        threads.in_parts(answer, len(x))
-        ctx.save_for_backward(fields, weights)
-        ctx.method, ctx.shape, ctx.blocks = method, x.shape, blocks
+    def forward(ctx: Any, kernel: Tensor, method: Method) -> Tensor:
+        out, channels = kernel.shape[0], kernel.shape[3]
+        found = kernel.new_empty(len(method._of_weights), out, method.inside**2 * channels)
+        method._of_kernel(winograd_loops.of_kernel, kernel, found)
+        ctx.method, ctx.shape = method, kernel.shape
         return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        fields, weights = ctx.saved_tensors
+        found = gradients[0].new_zeros(ctx.shape)
+        ctx.method._of_kernel(winograd_loops.of_kernel_back, found, gradients[0].contiguous())
+        return found, None
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, method: Method, slope: float, side: tuple[int, int], weights: Tensor, bias: Tensor, *parts: Tensor
+    ) -> Tensor:
+        found = weights.new_empty(len(parts[0]), *side, len(bias))
+        shares = method._shares(len(found), side)
+        # Each share's in memory of its own: the allocator asks the system anew for what is very large.
+        fields = [method._fields(parts, images, side) for images in shares]
+
+        def answer(some: slice) -> None:
+            for images, made in zip(shares[some], fields[some], strict=True):
+                method._spread([part[images] for part in parts], slope, side, made)
+                method._gather(method._products(made, weights), bias, found[images])
+
+        threads.in_parts(answer, len(shares))
+        ctx.save_for_backward(weights, *parts, *fields)
+        ctx.method, ctx.slope, ctx.shares = method, slope, shares
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(ctx.needs_input_grad) - 5
+        weights, *rest = ctx.saved_tensors
+        parts, fields = rest[:count], rest[count:]
         method: Method = ctx.method
         gradient = gradients[0].contiguous()
         side = gradient.shape[1], gradient.shape[2]
-        of_x = fields.new_zeros(ctx.shape) if ctx.needs_input_grad[0] else None
-        products = fields.new_empty(len(fields), weights.shape[0] * weights.shape[1])
+        of_parts = [torch.zeros_like(part) for part in parts] if any(ctx.needs_input_grad[5:]) else []
+        products = [method._room(made, weights) for made in fields]
 
-        def back(images: slice) -> None:
-            own = gradient[images]
-            made = products[images.start * ctx.blocks : images.stop * ctx.blocks]
-            for some, rows in method._shares(len(own), side):
-                method._gather_back(own[some], made[rows])
-                if of_x is not None:
-                    of_fields = fields.new_empty(rows.stop - rows.start, fields.shape[1])
-                    for field, product, by in method._factors(of_fields, made[rows], weights):
-                        torch.mm(product, by, out=field)
-                    method._spread_back(of_fields, side, of_x[images][some])
+        def back(some: slice) -> None:
+            for images, made, product in zip(ctx.shares[some], fields[some], products[some], strict=True):
+                method._gather_back(gradient[images], product)
+                if of_parts:
+                    of_fields = torch.empty_like(made)
+                    for of_field, own, by in method._factors(of_fields, product, weights):
+                        torch.bmm(own, by, out=of_field)
+                    seen, found = ([part[images] for part in tensors] for tensors in (parts, of_parts))
+                    method._spread_back(of_fields, seen, ctx.slope, side, found)
 
-        threads.in_parts(back, len(gradient))
+        threads.in_parts(back, len(fields))
         of_weights = None
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[3]:
             of_weights = torch.empty_like(weights)
-            for field, product, by in method._factors(fields, products, of_weights):
-                torch.mm(product.t(), field, out=by)
-        of_bias = gradient.sum(dim=(0, 1, 2)) if ctx.needs_input_grad[2] else None
-        return of_x, of_weights, of_bias, None, None
+            for place, (made, product) in enumerate(zip(fields, products, strict=True)):
+                for field, own, by in method._factors(made, product, of_weights):
+                    torch.baddbmm(by, own.transpose(1, 2), field, beta=min(place, 1), out=by)
+        of_bias = gradient.sum(dim=(0, 1, 2)) if ctx.needs_input_grad[4] else None
+        return None, None, None, of_weights, of_bias, *of_parts, *[None] * (count - len(of_parts))
 
 
-def pays(x: Tensor, channels: int, out: int, side: int, drawing: int, learning: int) -> bool:
-    """Whether any method here takes less time than torch's own convolution, as measured on AVX2.
+def fastest(x: Tensor, channels: int, out: int, side: int, ways: Sequence[tuple[int, int, Method]]) -> Method | None:
+    """The method that takes the least time, or none where torch's own convolution does.
 
     Args:
         x: what comes in.
         channels: of it, all parts together.
         out: channels of the answer.
         side: of the picture, in pixels.
-        drawing: side from which the method pays when drawing.
-        learning: the same while learning, where its matrices are made at every step, and their gradients brought back.
+        ways: methods, each with the sides from which it pays when drawing, and while learning, where its matrices are
+            made at every step, and their gradients brought back; as measured on AVX2 and AVX-512. The first that does.
     """
-    return suits(x, channels, out) and side >= (learning if torch.is_grad_enabled() else drawing)
+    if suits(x, min(channels, out)):
+        for drawing, learning, method in ways:
+            if side >= (learning if torch.is_grad_enabled() else drawing):
+                return method
+    return None
 
 
-def suits(x: Tensor, channels: int, out: int) -> bool:
+def suits(x: Tensor, channels: int) -> bool:
     """Whether there is anything to gain over torch's own convolution: many channels, in float32 on a CPU.
 
     Args:
         x: what comes in.
-        channels: of it, all parts together.
-        out: channels of the answer.
+        channels: of what comes in or of the answer, whichever are fewer.
     """
     exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    return x.device.type == "cpu" and exact and min(channels, out) >= _CHANNELS
+    return x.device.type == "cpu" and exact and channels >= _CHANNELS
 
 
 def _algorithm(answers: int, taps: int, points: Sequence[float]) -> tuple[Matrix, Matrix, Matrix]:
@@ -277,12 +309,14 @@ def _flat(tensor: Tensor) -> NDArray[Any]:
     return tensor.detach().view(-1).numpy()
 
 
-HALVED = Method(4, (0, 1, -1, 2), [np.eye(2, dtype=int).tolist()], 2)
+HALVED = Method(4, (1, 0, -1, 2), [np.eye(2, dtype=int).tolist()], 2)
 """A 4×4 kernel with stride 2."""
-HALVED_SMALL = Method(2, (0, 1), [np.eye(2, dtype=int).tolist()], 2)
+HALVED_SMALL = Method(2, (1, 0), [np.eye(2, dtype=int).tolist()], 2)
 """The same in blocks of four answers, for small pictures: it takes fewer matrices of weights."""
-EACH = Method(4, (0, 1, -1, 2, -2, 0.5), [np.eye(4, dtype=int).tolist()], 1)
+EACH = Method(4, (1, 0, -1, 2, -2, 0.5), [np.eye(4, dtype=int).tolist()], 1)
 """A 4×4 kernel with stride 1."""
-DOUBLED = Method(3, (0, 1, -1), [[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], 1)
+DOUBLED = Method(3, (1, 0, -1), [[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], 1)
 """Nearest neighbours twice as large, then a 3×3 kernel. The four pixels around a corner hang on the four around it
 that come in: the odd ones before it and the even ones behind it, of two taps each."""
+DOUBLED_SMALL = Method(2, (1, 0), [[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], 1)
+"""The same in blocks of four places."""

@@ -1,7 +1,8 @@
 """The compiled sums before and after the products of :mod:`medsynth.skin.winograd`, for some of the blocks each.
 
 All arrays of numbers are flat, with channels last. A field is what comes in for one point of a block, a product what
-comes out; a block's lie one behind the other. ``half`` has been through one direction, not yet through the other.
+comes out; a point's lie one behind the other, for all ``count`` blocks, as products of matrices want them. ``half`` has
+been through one direction, not yet through the other.
 """
 
 import numba
@@ -10,7 +11,7 @@ import numpy as np
 from medsynth.compiled import compiled
 
 
-@numba.njit(inline="always", error_model="numpy")
+@numba.njit(error_model="numpy")
 def _mix(to, at, by, row, numbers, start, step, count):  # type: ignore[no-untyped-def]
     # The sum of by[row, i] times what begins at start + i * step. Two at a time, since then less is written; unsigned,
     # since for an index that might be negative a loop would not be vectorised.
@@ -31,7 +32,43 @@ def _mix(to, at, by, row, numbers, start, step, count):  # type: ignore[no-untyp
 
 
 @compiled
-def spread(x, height, width, channels, before, slope, shape, fields, size, at, first, last):  # type: ignore[no-untyped-def]
+def of_kernel(kernel, out, side, _, channels, by, inside, weights, first, last):  # type: ignore[no-untyped-def]
+    """What the products take in place of a kernel (out, side, side, channels); of some of its answers."""
+    count, size = side // inside, inside * inside
+    for answer in range(first, last):
+        for row in range(len(by)):
+            for place in range(size):
+                to = np.uintp(((row * out + answer) * size + place) * channels)
+                for c in range(np.uintp(channels)):
+                    weights[to + c] = 0
+                for tap in range(count * count):
+                    factor = by[row, tap]
+                    if factor != 0:
+                        down, right = tap // count * inside + place // inside, tap % count * inside + place % inside
+                        start = np.uintp(((answer * side + down) * side + right) * channels)
+                        for c in range(np.uintp(channels)):
+                            weights[to + c] += factor * kernel[start + c]
+
+
+@compiled
+def of_kernel_back(kernel, out, side, _, channels, by, inside, weights, first, last):  # type: ignore[no-untyped-def]
+    """The gradient of a kernel, added to what it holds, from that of what the products take."""
+    count, size = side // inside, inside * inside
+    for answer in range(first, last):
+        for row in range(len(by)):
+            for place in range(size):
+                start = np.uintp(((row * out + answer) * size + place) * channels)
+                for tap in range(count * count):
+                    factor = by[row, tap]
+                    if factor != 0:
+                        down, right = tap // count * inside + place // inside, tap % count * inside + place % inside
+                        to = np.uintp(((answer * side + down) * side + right) * channels)
+                        for c in range(np.uintp(channels)):
+                            kernel[to + c] += factor * weights[start + c]
+
+
+@compiled
+def spread(x, height, width, channels, before, slope, shape, fields, count, size, at, first, last):  # type: ignore[no-untyped-def]
     """Fields, of which each has ``size`` numbers from ``at`` on, of pictures rectified by ``slope``."""
     answers, inside, rows, columns = shape
     points, run = len(before), inside * channels
@@ -41,9 +78,9 @@ def spread(x, height, width, channels, before, slope, shape, fields, size, at, f
         image, down, right = block // (rows * columns), block // columns % rows, block % columns
         left = (right * answers * inside - 1) * channels
         start = max(left, 0)
-        count = min(left + line, width * channels) - start
+        there = min(left + line, width * channels) - start
         for place in range(inside):
-            if count < line:
+            if there < line:
                 lines[:] = 0
             for i in range(points):
                 row = (down * answers + i) * inside + place - 1
@@ -51,20 +88,20 @@ def spread(x, height, width, channels, before, slope, shape, fields, size, at, f
                     lines[i * line : (i + 1) * line] = 0
                     continue
                 seen, shown = (image * height + row) * width * channels + start, i * line + start - left
-                for c in range(np.uintp(count)):
+                for c in range(np.uintp(there)):
                     value = x[np.uintp(seen) + c]
                     lines[np.uintp(shown) + c] = value if value > 0 else slope * value
             for p in range(points):
                 _mix(half, p * line, before, p, lines, 0, line, line)
             for p in range(points):
                 for q in range(points):
-                    field = (block * points * points + p * points + q) * size + at + place * run
+                    field = ((p * points + q) * count + block) * size + at + place * run
                     _mix(fields, field, before, q, half, p * line, run, run)
 
 
 @compiled
-def spread_back(fields, before, shape, size, x, height, width, channels, first, last):  # type: ignore[no-untyped-def]
-    """The gradient of ``x``, which holds nothing yet, from that of the fields; of some of the pictures."""
+def spread_back(fields, count, size, before, shape, at, x, slope, found, height, width, channels, first, last):  # type: ignore[no-untyped-def]
+    """The gradient of pictures ``x``, added to ``found``, from that of the fields; arguments as in :func:`spread`."""
     answers, inside, rows, columns = shape
     points, run = len(before), inside * channels
     line = points * run
@@ -74,28 +111,28 @@ def spread_back(fields, before, shape, size, x, height, width, channels, first, 
         image, down, right = block // (rows * columns), block // columns % rows, block % columns
         left = (right * answers * inside - 1) * channels
         start = max(left, 0)
-        count = min(left + line, width * channels) - start
+        there = min(left + line, width * channels) - start
         for place in range(inside):
             for p in range(points):
                 for j in range(points):
-                    field = (block * points + p) * points * size + place * run
-                    _mix(half, p * line + j * run, by, j, fields, field, size, run)
+                    field = (p * points * count + block) * size + at + place * run
+                    _mix(half, p * line + j * run, by, j, fields, field, count * size, run)
             for i in range(points):
                 row = (down * answers + i) * inside + place - 1
                 if row < 0 or row >= height:
                     continue
-                _mix(whole, 0, by, i, half, start - left, line, count)
-                pixel = (image * height + row) * width * channels + start
-                for c in range(np.uintp(count)):
-                    x[np.uintp(pixel) + c] += whole[c]
+                _mix(whole, 0, by, i, half, start - left, line, there)
+                pixel = np.uintp((image * height + row) * width * channels + start)
+                for c in range(np.uintp(there)):
+                    found[pixel + c] += whole[c] if x[pixel + c] > 0 else slope * whole[c]
 
 
 @compiled
-def gathered(products, starts, own, after, phases, blocks, bias, found, height, width, first, last):  # type: ignore[no-untyped-def]
+def gathered(products, starts, own, after, phases, grid, bias, found, height, width, count, first, last):  # type: ignore[no-untyped-def]
     """Answers from products; of a phase where it has products of its own."""
-    rows, columns = blocks
+    rows, columns = grid
     answers, points = after.shape
-    out, total = len(bias), starts[points - 1, points - 1] + own[points - 1] ** 2
+    out = len(bias)
     seen, half = np.empty(points * points * out, found.dtype), np.empty(answers * points * out, found.dtype)
     for block in range(first, last):
         image, down, right = block // (rows * columns), block // columns % rows, block % columns
@@ -103,12 +140,13 @@ def gathered(products, starts, own, after, phases, blocks, bias, found, height, 
             low, odd = phase // phases, phase % phases
             for p in range(points):
                 for q in range(points):
-                    place = starts[p, q] + (low if own[p] > 1 else 0) * own[q] + (odd if own[q] > 1 else 0)
-                    product, copy = np.uintp((block * total + place) * out), np.uintp((p * points + q) * out)
+                    place = starts[p, q] * count + block * own[p] * own[q]
+                    place += (low if own[p] > 1 else 0) * own[q] + (odd if own[q] > 1 else 0)
+                    product, copy = np.uintp(place * out), np.uintp((p * points + q) * out)
                     for c in range(np.uintp(out)):
                         seen[copy + c] = products[product + c]
             for c in range(np.uintp(out)):
-                seen[np.uintp((points + 1) * out) + c] += bias[c]  # of the point 1, which is in each answer once
+                seen[c] += bias[c]  # of the point 1, which is in each answer once
             for k in range(answers):
                 _mix(half, k * points * out, after, k, seen, 0, points * out, points * out)
             for k in range(answers):
@@ -124,12 +162,11 @@ def gathered(products, starts, own, after, phases, blocks, bias, found, height, 
 
 
 @compiled
-def gathered_back(gradient, height, width, out, starts, own, after, phases, blocks, products, first, last):  # type: ignore[no-untyped-def]
+def gathered_back(gradient, height, width, out, starts, own, after, phases, grid, products, count, first, last):  # type: ignore[no-untyped-def]
     """The gradient of products from that of the answers."""
-    rows, columns = blocks
+    rows, columns = grid
     answers, points = after.shape
     by = np.ascontiguousarray(after.T)
-    total = starts[points - 1, points - 1] + own[points - 1] ** 2
     seen, half = np.zeros(answers * answers * out, gradient.dtype), np.empty(answers * points * out, gradient.dtype)
     more = np.empty(out, gradient.dtype)
     for block in range(first, last):
@@ -153,8 +190,8 @@ def gathered_back(gradient, height, width, out, starts, own, after, phases, bloc
                     _mix(half, (k * points + q) * out, by, q, seen, k * answers * out, out, out)
             for p in range(points):
                 for q in range(points):
-                    place = starts[p, q] + (low if own[p] > 1 else 0) * own[q] + (odd if own[q] > 1 else 0)
-                    product = (block * total + place) * out
+                    place = starts[p, q] * count + block * own[p] * own[q]
+                    product = (place + (low if own[p] > 1 else 0) * own[q] + (odd if own[q] > 1 else 0)) * out
                     if (own[p] > 1 or low == 0) and (own[q] > 1 or odd == 0):
                         _mix(products, product, by, p, half, q * out, points * out, out)
                     else:  # one phase has been here before

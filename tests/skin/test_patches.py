@@ -20,8 +20,14 @@ def doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return functional.conv2d(functional.interpolate(x, scale_factor=2), weight, bias, padding=1)
 
 
+def each(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return functional.conv2d(x, weight, bias, padding=1)
+
+
 @pytest.mark.parametrize(
-    ("found", "wanted", "kernel"), [(patches.halved, halved, 4), (patches.doubled, doubled, 3)], ids=["half", "double"]
+    ("found", "wanted", "kernel"),
+    [(patches.halved, halved, 4), (patches.doubled, doubled, 3), (patches.placed, each, 4)],
+    ids=["half", "double", "each"],
 )
 @pytest.mark.parametrize("shape", [(2, 2), (4, 6), (10, 4)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

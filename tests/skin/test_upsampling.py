@@ -42,9 +42,13 @@ def test_its_gradients_are_those_of_the_plain_form_too(out: int) -> None:
 def test_what_is_made_of_positive_parts_is_the_same(shape: tuple[int, int], out: int, channels: int) -> None:
     torch.manual_seed(3)
     layer = UpConvolution(channels + 3, out).double()
-    parts = [torch.randn(3, size, *shape, dtype=torch.float64) for size in (channels, 3)]
+    parts = [torch.randn(3, size, *shape, dtype=torch.float64, requires_grad=True) for size in (channels, 3)]
     wanted = plain(layer, functional.relu(torch.cat(parts, dim=1)))
-    torch.testing.assert_close(layer.of_rectified(parts), wanted, rtol=1e-12, atol=1e-12)
+    found = layer.of_rectified(parts)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    given, gradient = [*parts, *layer.parameters()], torch.randn_like(wanted)
+    of_found, of_wanted = (torch.autograd.grad(answer, given, gradient) for answer in (found, wanted))
+    torch.testing.assert_close(of_found, of_wanted, rtol=1e-11, atol=1e-11)
     with torch.no_grad():
         torch.testing.assert_close(layer.of_rectified(parts), wanted, rtol=1e-12, atol=1e-12)
 

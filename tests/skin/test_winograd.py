@@ -31,8 +31,9 @@ WAYS = pytest.mark.parametrize(
         (winograd.HALVED_SMALL, halved, 4),
         (winograd.EACH, each, 4),
         (winograd.DOUBLED, doubled, 3),
+        (winograd.DOUBLED_SMALL, doubled, 3),
     ],
-    ids=["halved", "halved small", "each", "doubled"],
+    ids=["halved", "halved small", "each", "doubled", "doubled small"],
 )
 SHAPES = pytest.mark.parametrize("shape", [(2, 2), (8, 8), (10, 26), (32, 6)])  # of whole blocks, and not
 THREADS = pytest.mark.parametrize("threads", [1, 2, 7])  # for three pictures: one and two each; and two for each
@@ -56,46 +57,30 @@ def given(shape: tuple[int, int], kernel: int, dtype: torch.dtype, into: int = 5
 @SHAPES
 @THREADS
 @pytest.mark.parametrize("rows", [1, 512])  # picture by picture, and all at once
-def test_answers_and_gradients_are_the_plain_convolutions(
+@pytest.mark.parametrize("slope", [0.0, 0.2, 1.0])
+def test_answers_and_gradients_are_the_plain_convolutions_of_what_is_rectified(
     method: Method,
     plain: Plain,
     kernel: int,
     shape: tuple[int, int],
     threads: int,
     rows: int,
+    slope: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(winograd, "_ROWS", rows)
     torch.set_num_threads(threads)
     x, weight, bias = tensors = given(shape, kernel, torch.float64)
-    wanted = plain(x, weight, bias)
-    found = method.learnt(x, method.weights(weight), bias, (wanted.shape[2], wanted.shape[3]))
+    wanted = plain(functional.leaky_relu(x, slope), weight, bias)
+    parts = [x] if method.inside > 1 else list(x.split([2, 3], dim=1))
+    way = parts, slope, method.weights(weight), bias, (wanted.shape[2], wanted.shape[3])
+    found = method.learnt(*way)
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
     gradient = torch.randn_like(wanted)
     of_found, of_wanted = (torch.autograd.grad(answer, tensors, gradient) for answer in (found, wanted))
     torch.testing.assert_close(of_found, of_wanted, rtol=1e-11, atol=1e-11)
-
-
-@WAYS
-@SHAPES
-@THREADS
-@pytest.mark.parametrize("slope", [0.0, 0.2])
-def test_drawing_rectifies_first(
-    method: Method,
-    plain: Plain,
-    kernel: int,
-    shape: tuple[int, int],
-    threads: int,
-    slope: float,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(winograd, "_ROWS", 1)  # picture by picture
-    torch.set_num_threads(threads)
-    x, weight, bias = (tensor.detach() for tensor in given(shape, kernel, torch.float64))
-    wanted = plain(functional.leaky_relu(x, slope), weight, bias)
-    parts = [x] if method.inside > 1 else list(x.split([2, 3], dim=1))
-    found = method.drawn(parts, slope, method.weights(weight), bias, (wanted.shape[2], wanted.shape[3]))
-    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+    with torch.no_grad():
+        torch.testing.assert_close(method.drawn(*way), wanted, rtol=1e-11, atol=1e-11)
 
 
 @WAYS
@@ -109,7 +94,7 @@ def test_in_float32_the_error_is_of_the_order_of_the_plain_convolutions(
     side = (wanted.shape[2], wanted.shape[3])
     answers = {
         "plain": plain(x, weight, bias),
-        "fewer": method.learnt(x, method.weights(weight), bias, side),
+        "fewer": method.learnt([x], 1.0, method.weights(weight), bias, side),
         "exact": wanted,
     }
     figures = {
@@ -133,22 +118,23 @@ def test_what_is_not_asked_for_is_not_reckoned(method: Method, plain: Plain, ker
     side = plain(x, weight, bias).shape[2:]
     for asked in (x, weight, bias):
         own = [tensor if tensor is asked else tensor.detach() for tensor in (x, weight, bias)]
-        answer = method.learnt(own[0], method.weights(own[1]), own[2], (side[0], side[1]))
+        answer = method.learnt([own[0]], 1.0, method.weights(own[1]), own[2], (side[0], side[1]))
         (found,) = torch.autograd.grad(answer.square().sum(), asked)
         (wanted,) = torch.autograd.grad(plain(*own).square().sum(), asked)
         torch.testing.assert_close(found, wanted)
 
 
-def test_it_pays_for_large_pictures_of_many_channels_on_a_cpu_in_float32() -> None:
-    x = torch.zeros(1, 64, 32, 32)
+def test_it_is_for_large_pictures_of_many_channels_on_a_cpu_in_float32() -> None:
+    x, ways = torch.zeros(1, 64, 32, 32), ((16, 32, winograd.HALVED), (8, 16, winograd.HALVED_SMALL))
     with torch.no_grad():
-        assert winograd.pays(x, 64, 64, 16, 16, 32)
-        assert not winograd.pays(x, 64, 64, 15, 16, 32)
-        assert not winograd.pays(x, 3, 64, 16, 16, 32)
-        assert not winograd.pays(x, 64, 3, 16, 16, 32)
-        assert not winograd.pays(x.bfloat16(), 64, 64, 16, 16, 32)
-        assert not winograd.pays(x.to("meta"), 64, 64, 16, 16, 32)
+        assert winograd.fastest(x, 64, 64, 16, ways) is winograd.HALVED
+        assert winograd.fastest(x, 64, 64, 15, ways) is winograd.HALVED_SMALL
+        assert winograd.fastest(x, 64, 64, 7, ways) is None
+        assert winograd.fastest(x, 3, 64, 16, ways) is None
+        assert winograd.fastest(x, 64, 3, 16, ways) is None
+        assert winograd.fastest(x.bfloat16(), 64, 64, 16, ways) is None
+        assert winograd.fastest(x.to("meta"), 64, 64, 16, ways) is None
         with torch.autocast("cpu", torch.bfloat16):
-            assert not winograd.pays(x, 64, 64, 16, 16, 32)
-    assert not winograd.pays(x, 64, 64, 31, 16, 32), "learning"
-    assert winograd.pays(x, 64, 64, 32, 16, 32)
+            assert winograd.fastest(x, 64, 64, 16, ways) is None
+    assert winograd.fastest(x, 64, 64, 31, ways) is winograd.HALVED_SMALL, "learning"
+    assert winograd.fastest(x, 64, 64, 32, ways) is winograd.HALVED
