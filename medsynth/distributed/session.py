@@ -7,16 +7,16 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import psutil
 import ray
 from ray._private.authentication import authentication_token_setup  # nothing public does it; Ray is pinned
-from ray._private.node import Node
 from ray.data import DataContext
 from ray.exceptions import AuthenticationError
 
+from medsynth.distributed import one_machine
 from medsynth.errors import UserError
 
 _ANSWER_SECONDS, _EXIT_SECONDS, _LOOK_SECONDS = 10, 10, 0.05
@@ -62,8 +62,9 @@ def session(workers: int | None = None) -> Iterator[None]:
         if address:
             _join(address, where)
         else:
-            with _small_head():
+            with one_machine.small_head():
                 ray.init(**where)
+    helpers = nullcontext() if address else one_machine.data_without_helpers()
     try:
         if address:
             _demand_token()
@@ -71,7 +72,8 @@ def session(workers: int | None = None) -> Iterator[None]:
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        yield
+        with helpers:
+            yield
     finally:
         below = [] if address else _workers()
         ray.shutdown()
@@ -107,22 +109,6 @@ def _runs(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     return False
-
-
-@contextmanager
-def _small_head() -> Iterator[None]:
-    # Three processes that a job on one machine asks nothing: what serves the dashboard, even where there is none, what
-    # hands the workers' output on, and what adds machines. They take a third of a start, and two cores' time after
-    # it. Nothing public leaves them out; Ray is pinned.
-    names = ("start_api_server", "start_log_monitor", "start_monitor")
-    whole = {name: getattr(Node, name) for name in names}
-    for name in names:
-        setattr(Node, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        for name, method in whole.items():
-            setattr(Node, name, method)
 
 
 @contextmanager

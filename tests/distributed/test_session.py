@@ -26,6 +26,13 @@ def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None
             assert ray.cluster_resources()["CPU"] == 1
         assert ray.is_initialized()
 
+        class Doubled:
+            def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+                return {"id": 2 * batch["id"]}
+
+        doubled = ray.data.range(3).map_batches(Doubled, compute=ray.data.ActorPoolStrategy(size=1))
+        assert sorted(row["id"] for row in doubled.take_all()) == [0, 2, 4]
+
         @ray.remote
         class Deaf:
             def stop_itself(self) -> None:
@@ -42,7 +49,8 @@ def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None
     assert not ray.is_initialized()
     assert sessions._still_running(below, 0) == []
     assert "raylet" in started
-    assert not [name for name in ("dashboard.py", "log_monitor.py", "monitor.py") if name in started]
+    helpers = "dashboard.py", "log_monitor.py", "monitor.py", "StatsActor", "AutoscalingCoordinator", "LocationTracker"
+    assert not [name for name in helpers if name in started]
 
 
 def test_what_has_ended_is_not_waited_for_though_nobody_asked_how() -> None:
