@@ -14,7 +14,7 @@ _EPSILON = 1e-5
 def normalised(x: Tensor, slope: float = 1.0) -> Tensor:
     """Normalise instances, then rectify.
 
-    On a CPU in as few passes over memory as it takes: torch's own needs three times as long, most of all backward.
+    On a CPU in as few passes over memory as it takes: torch's own takes twice as long, most of all backward.
 
     Args:
         x: (N, C, h, w). Not to be used afterwards where nothing is learnt: it is overwritten if channels lie last.

@@ -7,7 +7,7 @@ value here has channels; what is done before and after it are sums.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -110,10 +110,11 @@ class Method:
         threads.in_parts(draw, len(shares))
         return found.permute(0, 3, 1, 2)
 
-    def _of_kernel(self, loop: Callable[..., None], kernel: Tensor, weights: Tensor) -> None:
+    def _of_kernel(self, kernel: Tensor, weights: Tensor, back: bool) -> None:
         numbers = _flat(kernel)
         by = self._of_weights.astype(numbers.dtype)
-        threads.shared_out(loop, len(kernel), numbers, *kernel.shape, by, self.inside, _flat(weights))
+        given = numbers, *kernel.shape, by, self.inside, _flat(weights), back
+        threads.shared_out(winograd_loops.of_kernel, len(kernel), *given)
 
     def _grid(self, side: tuple[int, int]) -> tuple[int, int]:
         # An enlargement has a position more than the picture, since what it gives lies around the pixels' corners.
@@ -194,15 +195,15 @@ class _OfKernel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kernel: Tensor, method: Method) -> Tensor:
         out, channels = kernel.shape[0], kernel.shape[3]
-        found = kernel.new_empty(len(method._of_weights), out, method.inside**2 * channels)
-        method._of_kernel(winograd_loops.of_kernel, kernel, found)
+        found = kernel.new_zeros(len(method._of_weights), out, method.inside**2 * channels)
+        method._of_kernel(kernel, found, back=False)
         ctx.method, ctx.shape = method, kernel.shape
         return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         found = gradients[0].new_zeros(ctx.shape)
-        ctx.method._of_kernel(winograd_loops.of_kernel_back, found, gradients[0].contiguous())
+        ctx.method._of_kernel(found, gradients[0].contiguous(), back=True)
         return found, None
 
 

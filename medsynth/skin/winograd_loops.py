@@ -32,39 +32,25 @@ def _mix(to, at, by, row, numbers, start, step, count):  # type: ignore[no-untyp
 
 
 @compiled
-def of_kernel(kernel, out, side, _, channels, by, inside, weights, first, last):  # type: ignore[no-untyped-def]
-    """What the products take in place of a kernel (out, side, side, channels); of some of its answers."""
+def of_kernel(kernel, out, side, _, channels, by, inside, weights, back, first, last):  # type: ignore[no-untyped-def]
+    """What the products take in place of some kernels (out, side, side, channels), added; or the gradient, back."""
     count, size = side // inside, inside * inside
     for answer in range(first, last):
         for row in range(len(by)):
             for place in range(size):
-                to = np.uintp(((row * out + answer) * size + place) * channels)
-                for c in range(np.uintp(channels)):
-                    weights[to + c] = 0
+                of_weights = np.uintp(((row * out + answer) * size + place) * channels)
                 for tap in range(count * count):
                     factor = by[row, tap]
-                    if factor != 0:
-                        down, right = tap // count * inside + place // inside, tap % count * inside + place % inside
-                        start = np.uintp(((answer * side + down) * side + right) * channels)
+                    if factor == 0:
+                        continue
+                    down, right = tap // count * inside + place // inside, tap % count * inside + place % inside
+                    tapped = np.uintp(((answer * side + down) * side + right) * channels)
+                    if back:
                         for c in range(np.uintp(channels)):
-                            weights[to + c] += factor * kernel[start + c]
-
-
-@compiled
-def of_kernel_back(kernel, out, side, _, channels, by, inside, weights, first, last):  # type: ignore[no-untyped-def]
-    """The gradient of a kernel, added to what it holds, from that of what the products take."""
-    count, size = side // inside, inside * inside
-    for answer in range(first, last):
-        for row in range(len(by)):
-            for place in range(size):
-                start = np.uintp(((row * out + answer) * size + place) * channels)
-                for tap in range(count * count):
-                    factor = by[row, tap]
-                    if factor != 0:
-                        down, right = tap // count * inside + place // inside, tap % count * inside + place % inside
-                        to = np.uintp(((answer * side + down) * side + right) * channels)
+                            kernel[tapped + c] += factor * weights[of_weights + c]
+                    else:
                         for c in range(np.uintp(channels)):
-                            kernel[to + c] += factor * weights[start + c]
+                            weights[of_weights + c] += factor * kernel[tapped + c]
 
 
 @compiled
