@@ -1,12 +1,15 @@
 """Work on pictures shared out to as many threads as torch's own products take."""
 
 import functools
+import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def in_parts(work: Callable[[slice], None], images: int) -> None:
@@ -37,6 +40,28 @@ def shared_out(function: Callable[..., None], count: int, *given: Any) -> None:
     """Call a compiled function, with the first and the last behind what is given, for all of ``count``."""
     ends = _ends(count, min(torch.get_num_threads(), count))
     _each([functools.partial(function, *given, *share) for share in ends])
+
+
+def scratch(name: str, like: Tensor, *shape: int) -> Tensor:
+    """Memory of this thread's, with whatever it holds, for as long as nobody asks for it by the same name.
+
+    What is given back to the allocator between two layers it may give to the system, which clears it anew.
+
+    Args:
+        name: what it is for.
+        like: of the type that is wanted, on the CPU.
+        shape: of the tensor.
+    """
+    size = math.prod(shape)
+    kept: Tensor | None = getattr(_kept, name, None)
+    if kept is None or kept.dtype != like.dtype or len(kept) < size:
+        with torch.inference_mode(False):  # else it could not be written to outside of that mode
+            kept = torch.empty(size, dtype=like.dtype)
+        setattr(_kept, name, kept)
+    return kept[:size].view(shape)
+
+
+_kept = threading.local()
 
 
 def _ends(count: int, parts: int) -> Iterator[tuple[int, int]]:

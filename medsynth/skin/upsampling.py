@@ -215,7 +215,7 @@ class _Places(torch.autograd.Function):
         numbers = bias.detach().numpy()
 
         def draw(images: slice) -> None:
-            products = by.new_empty(height * width, by.shape[1])
+            products = threads.scratch("products", by, height * width, by.shape[1])
             for number in range(images.start, images.stop):
                 for rows, some in _rectified(parts, number, by):
                     torch.mm(some, by, out=products[rows])
@@ -236,7 +236,7 @@ class _Places(torch.autograd.Function):
         widths = [part.shape[3] for part in parts]
 
         def back(images: slice) -> None:
-            products = by.new_empty(height * width, by.shape[1])
+            products = threads.scratch("products", by, height * width, by.shape[1])
             for number in range(images.start, images.stop):
                 given = gradient[number].view(-1).numpy(), height, width, products.view(-1).numpy()
                 upsampling_loops.placed_back(*given)  # type: ignore[no-untyped-call]
@@ -254,7 +254,7 @@ def _rectified(parts: Sequence[Tensor], number: int, by: Tensor) -> Iterator[tup
     """Some pixels of a picture at a time, (rows, C), as ``by`` is to be multiplied with; to be used before the next."""
     own = [part[number].flatten(0, 1) for part in parts]
     pixels = len(own[0])
-    field = by.new_empty(min(_ROWS, pixels), len(by))
+    field = threads.scratch("fields", by, min(_ROWS, pixels), len(by))
     for rows in (slice(first, min(first + _ROWS, pixels)) for first in range(0, pixels, _ROWS)):
         yield rows, torch.cat([part[rows] for part in own], dim=1, out=field[: rows.stop - rows.start]).clamp_min_(0)
 

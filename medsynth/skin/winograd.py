@@ -103,7 +103,7 @@ class Method:
 
         def draw(some: slice) -> None:
             for images in shares[some]:
-                fields = self._fields(last, images, side)
+                fields = threads.scratch("fields", found, *self._shape(last, images, side))
                 self._spread([part[images] for part in last], slope, side, fields)
                 self._gather(self._products(fields, weights), bias, found[images])
 
@@ -129,10 +129,10 @@ class Method:
         size = min(-(-_ROWS // self._blocks(side)), -(-images // torch.get_num_threads()))
         return [slice(first, min(first + size, images)) for first in range(0, images, size)]
 
-    def _fields(self, parts: Sequence[Tensor], images: slice, side: tuple[int, int]) -> Tensor:
-        """Room for what the products of a share take, (t · t, blocks, K)."""
+    def _shape(self, parts: Sequence[Tensor], images: slice, side: tuple[int, int]) -> tuple[int, int, int]:
+        """(t · t, blocks, K): of what the products of a share take."""
         size = self.inside**2 * sum(part.shape[3] for part in parts)
-        return parts[0].new_empty(self._starts.size, (images.stop - images.start) * self._blocks(side), size)
+        return self._starts.size, (images.stop - images.start) * self._blocks(side), size
 
     def _spread(self, parts: Sequence[Tensor], slope: float, side: tuple[int, int], fields: Tensor) -> None:
         first = 0
@@ -145,13 +145,10 @@ class Method:
             first += self.inside**2 * part.shape[3]
 
     def _products(self, fields: Tensor, weights: Tensor) -> Tensor:
-        products = self._room(fields, weights)
+        products = threads.scratch("products", fields, fields.shape[1] * weights.shape[0] * weights.shape[1])
         for field, product, by in self._factors(fields, products, weights):
             torch.bmm(field, by.transpose(1, 2), out=product)
         return products
-
-    def _room(self, fields: Tensor, weights: Tensor) -> Tensor:
-        return fields.new_empty(fields.shape[1] * weights.shape[0] * weights.shape[1])
 
     def _factors(self, fields: Tensor, products: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Of points that have as many products each: what comes in, what comes out, and the matrices between them."""
@@ -215,7 +212,7 @@ class _Convolution(torch.autograd.Function):
         found = weights.new_empty(len(parts[0]), *side, len(bias))
         shares = method._shares(len(found), side)
         # Each share's in memory of its own: the allocator asks the system anew for what is very large.
-        fields = [method._fields(parts, images, side) for images in shares]
+        fields = [found.new_empty(method._shape(parts, images, side)) for images in shares]
 
         def answer(some: slice) -> None:
             for images, made in zip(shares[some], fields[some], strict=True):
@@ -236,13 +233,13 @@ class _Convolution(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         side = gradient.shape[1], gradient.shape[2]
         of_parts = [torch.zeros_like(part) for part in parts] if any(ctx.needs_input_grad[5:]) else []
-        products = [method._room(made, weights) for made in fields]
+        products = [made.new_empty(made.shape[1] * weights.shape[0] * weights.shape[1]) for made in fields]
 
         def back(some: slice) -> None:
             for images, made, product in zip(ctx.shares[some], fields[some], products[some], strict=True):
                 method._gather_back(gradient[images], product)
                 if of_parts:
-                    of_fields = torch.empty_like(made)
+                    of_fields = threads.scratch("fields", made, *made.shape)
                     for of_field, own, by in method._factors(of_fields, product, weights):
                         torch.bmm(own, by, out=of_field)
                     seen, found = ([part[images] for part in tensors] for tensors in (parts, of_parts))

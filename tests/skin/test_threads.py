@@ -49,3 +49,19 @@ def test_a_function_is_called_for_all(count: int) -> None:
     seen: list[int] = []
     threads.shared_out(lambda first, start, end: seen.extend(range(first + start, first + end)), count, 10)
     assert sorted(seen) == list(range(10, 10 + count))
+
+
+def test_scratch_is_a_threads_own_and_stays_until_more_or_another_type_is_asked_for() -> None:
+    with torch.inference_mode():
+        first = threads.scratch("test", torch.empty(0), 2, 3)
+    first.fill_(7)  # outside of that mode too
+    assert first.shape == (2, 3)
+    again = threads.scratch("test", torch.empty(0), 4)
+    assert again.data_ptr() == first.data_ptr()
+    assert threads.scratch("other", torch.empty(0), 4).data_ptr() != first.data_ptr()
+    assert threads.scratch("test", torch.empty(0), 7).shape == (7,)
+    assert threads.scratch("test", torch.empty(0, dtype=torch.float64), 2).dtype == torch.float64
+    seen: list[int] = []
+    threads.in_parts(lambda some: seen.append(threads.scratch("shared", torch.empty(0), 5).data_ptr()), 3)
+    mine = threads.scratch("shared", torch.empty(0), 5).data_ptr()
+    assert seen.count(mine) == 1, "this thread did one part, and others theirs elsewhere"
