@@ -31,7 +31,7 @@ def data_without_helpers() -> Iterator[None]:
     """Let this process's datasets run without three actors, while the context lasts.
 
     They gather figures for the dashboard, know which machine an actor is on, and share the machines out. Each takes
-    four seconds of a processor to start, when the workers start too, and then wakes a hundred times a second beside
+    three seconds of a processor to start, when the workers start too, and then wakes a hundred times a second beside
     them. On one machine the driver can answer what they are asked.
     """
     told = ("register_dataset_to_stats_actor", "update_execution_metrics", "update_iteration_metrics")
