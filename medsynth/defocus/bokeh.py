@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import j0
 
 from medsynth.defocus.convolution import LANES, convolve
 from medsynth.defocus.light import LEVEL, LIGHT
@@ -150,6 +149,8 @@ def wave(radius_um: float, mpp: float, na: float, wavelength_nm: float, reach: i
         Goodman, "Introduction to Fourier Optics", 3rd ed., section 6.4.4: the pupil is multiplied by
         exp(2 pi i W20 rho^2), where the ray at the rim is displaced by 2 W20 wavelength / NA.
     """
+    from scipy.special import j0  # here: it takes as long to load as numba, in each process, most of which ask no wave
+
     wavelength = wavelength_nm / 1000
     w20 = radius_um * na / (2 * wavelength)
     radii = np.arange(0, (reach + 1) * 1.5 * _SUBPIXELS * 2) * (mpp / (2 * _SUBPIXELS))

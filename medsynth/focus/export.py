@@ -4,16 +4,16 @@ import hashlib
 import io
 import json
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from medsynth.focus.heatmap import GRADES, Grades, HeatMap, Region, outline, rectangle, regions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NOTE = "for research; not for diagnosis"
 _BLUE, _GREEN, _YELLOW, _RED = (38, 84, 196), (52, 168, 83), (250, 204, 21), (200, 30, 30)
@@ -55,6 +55,10 @@ def overlay(heat: HeatMap, thumbnail: NDArray[np.uint8], name: str, grades: Grad
     Returns:
         A PNG.
     """
+    # Here: a service that only judges tiles need not wait for it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     picture = _blend(heat, thumbnail, grades)
     tall, wide = picture.shape[:2]
     grow = max(1.0, 700 / max(tall, wide))
@@ -169,8 +173,10 @@ def _line(heat: HeatMap, grades: Grades) -> str:
     )
 
 
-def _legend(figure: Figure, x: float, y: float, height: float, full: tuple[float, float], grades: Grades) -> None:
+def _legend(figure: "Figure", x: float, y: float, height: float, full: tuple[float, float], grades: Grades) -> None:
     """The colours with their radii, in a place given in inches."""
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
     stops, paints = _scale(grades)
     most = stops[-1]
     mapped = LinearSegmentedColormap.from_list(
