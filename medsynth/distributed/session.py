@@ -39,11 +39,11 @@ def session(workers: int | None = None) -> Iterator[None]:
     Raises:
         UserError: the cluster cannot be reached, or spans machines without token authentication.
     """
+    os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")  # it counts runs for Ray's makers, in a process of its own
     if ray.is_initialized():
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_DATA_USAGE_DISABLED", "1")  # it counts runs for Ray's makers, in a process of its own
     # A bare init() would first try the address of the last cluster that Ray saved, and hang where
     # that cluster is dead: hence "local".
     where: dict[str, Any] = {"address": address}
