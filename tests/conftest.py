@@ -18,6 +18,7 @@ from tests.servers import S3Server, moto_server, rclone_server
 
 REPO = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPO.parent / "shared" / "data"
+_QUICK_START = REPO / "tests" / "quick_start"
 
 # A busy machine is no fault of an example's; what hangs is stopped by pytest-timeout. In CI the examples are the
 # same each time, as in Hypothesis's own profile for it: new ones are looked for by people, who can act on them.
@@ -40,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "OMP_NUM_THREADS": "1",
         # Compiled code outlives the temporary home, or each run would compile it anew.
         "NUMBA_CACHE_DIR": str(REPO / ".numba_cache"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_QUICK_START), os.environ.get("PYTHONPATH")])),
     }
 
 
@@ -86,7 +88,6 @@ def pytest_collection() -> Generator[None, Any, Any]:
         return (yield)
     finally:
         gc.enable()
-        gc.collect()
         gc.freeze()
 
 

@@ -58,7 +58,8 @@ def started(home: Path, cpus: int, settings: dict[str, str]) -> Iterator[Head]:
         settings: environment variables of all its processes.
     """
     port, dashboard, agent = free_port(), free_port(), free_port()
-    env = {**own_env(), **settings, "PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(home), "PYTHONPATH": str(REPO)}
+    paths = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": f"{REPO}:{os.environ.get('PYTHONPATH', '')}"}
+    env = {**own_env(), **settings, **paths, "HOME": str(home)}
     address = f"http://127.0.0.1:{dashboard}"
     there = {"RAY_API_SERVER_ADDRESS": address, "RAY_DASHBOARD_ADDRESS": address}
     # Its sockets lie in that folder, and their names have little room: not in pytest's.
