@@ -310,7 +310,7 @@ def test_serve_deploy_rolls_the_configuration_out_without_a_lost_request_and_it_
     for deployment in application["deployments"]:
         deployment.get("autoscaling_config", {}).update(quick)
         if deployment["name"] == "FocusScorer":
-            deployment["autoscaling_config"]["target_ongoing_requests"] = 0.1
+            deployment["autoscaling_config"]["target_ongoing_requests"] = 0.3
     (service.folder / "config.yaml").write_text(yaml.safe_dump(found))
     with Load(service, tile_bytes, 1, 1.2) as load:  # too little for a second replica
         time.sleep(1)
@@ -324,7 +324,7 @@ def test_serve_deploy_rolls_the_configuration_out_without_a_lost_request_and_it_
     assert load.versions[0] == service.model.sha256
     assert load.versions[-1] != service.model.sha256
     assert scorers(1), "one where nobody asks"
-    with Load(service, tile_bytes, 2, 0.1) as load:  # some requests are always there, and the processors are not full
+    with Load(service, tile_bytes, 2, 0.05) as load:  # some requests are always there, and the processors are not full
         assert scorers(2), "a second one under load"
     assert scorers(1), "one again after it"
     assert not load.errors, str(load.errors[0])
