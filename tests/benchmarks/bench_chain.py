@@ -24,7 +24,6 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask PyPI for its newest
 
 import albumentations
 import cv2
-import harness
 import numpy as np
 import simplejpeg
 
@@ -32,6 +31,7 @@ from medsynth import images, storage
 from medsynth.defocus import chain, compression, halfres
 from medsynth.defocus.chain import ChainParameters, ChainSettings
 from medsynth.defocus.settings import DEFAULT_RADII_PX
+from tests.benchmarks import harness
 
 SIZE = 256
 BARS = {
@@ -101,7 +101,7 @@ def with_albumentations(radii: tuple[float, ...]) -> Contestant:
     def make(task: Task) -> bytes:
         tile = cv2.imdecode(np.frombuffer(task.jpeg, np.uint8), cv2.IMREAD_COLOR)
         image = transforms[task.focus_class](image=tile)["image"]
-        return cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, task.quality))[1].tobytes()
+        return bytes(cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, task.quality))[1])
 
     return make
 
@@ -109,13 +109,15 @@ def with_albumentations(radii: tuple[float, ...]) -> Contestant:
 def with_opencv(task: Task) -> bytes:
     """OpenCV's codec alone; it samples the chroma 4:2:0 unless told otherwise."""
     tile = cv2.imdecode(np.frombuffer(task.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert tile is not None
     return cv2.imencode(".jpg", cropped(tile), (cv2.IMWRITE_JPEG_QUALITY, task.quality))[1].tobytes()
 
 
 def with_simplejpeg(task: Task) -> bytes:
     """simplejpeg's codec alone."""
     image = np.ascontiguousarray(cropped(simplejpeg.decode_jpeg(task.jpeg)))
-    return simplejpeg.encode_jpeg(image, quality=task.quality, colorspace="RGB", colorsubsampling="420")
+    made: bytes = simplejpeg.encode_jpeg(image, quality=task.quality, colorspace="RGB", colorsubsampling="420")
+    return made
 
 
 def cropped(tile: np.ndarray) -> np.ndarray:

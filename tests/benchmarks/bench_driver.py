@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import harness
 import psutil
 import pyarrow as pa
 
@@ -26,6 +25,7 @@ from medsynth.errors import Rejected
 from medsynth.recipes import preparation
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch
 from medsynth.spec import Axis, Spec, parse
+from tests.benchmarks import harness
 
 MEMORY_LIMIT_MB, CPU_LIMIT_MS = 500, 12
 
@@ -36,6 +36,7 @@ class Nothing:
     name = "nothing"
     suffix = "none"
     needs_sources = False
+    gpus = 0.0
     parameters: tuple[pa.Field, ...] = ()
 
     def made_axes(self, axes: Mapping[str, Axis]) -> list[str]:
@@ -43,6 +44,12 @@ class Nothing:
 
     def identity(self) -> dict[str, Any]:
         return {}
+
+    def notes(self) -> list[str]:
+        return []
+
+    def as_real(self, table: pa.Table) -> pa.Table:
+        return table
 
     def refuses(self, width: int, height: int, mpp: float | None) -> Rejected | None:
         return None

@@ -20,14 +20,14 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import harness
 import psutil
-from workload import cut_tiles, open_corpus, prepared
 
 from medsynth.distributed import generation
 from medsynth.distributed.session import session
 from medsynth.recipes.preparation import Prepared
 from medsynth.recipes.work import Job, make_and_commit
+from tests.benchmarks import harness
+from tests.benchmarks.workload import cut_tiles, open_corpus, prepared
 from tests.servers import delayed_store
 
 POOL_BAR, S3_BAR = 0.9, 0.8

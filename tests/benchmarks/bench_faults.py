@@ -16,8 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import harness
-
+from tests.benchmarks import harness
 from tests.faults.disturbances import (
     data_digests,
     faulty_server,

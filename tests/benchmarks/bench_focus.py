@@ -15,9 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import focus_sources
-import focus_tiles as tiles
-import harness
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,6 +26,8 @@ from medsynth.focus.model import FocusModel
 from medsynth.focus.network import NetworkSettings
 from medsynth.focus.samples import SampleSettings, Source
 from medsynth.spec import Range
+from tests.benchmarks import focus_sources, harness
+from tests.benchmarks import focus_tiles as tiles
 
 Images = NDArray[np.uint8]
 Predict = Callable[[Images], float]

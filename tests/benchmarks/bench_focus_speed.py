@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import harness
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from scipy import ndimage
 from medsynth.defocus.settings import DEFAULT_RADII_PX
 from medsynth.focus.model import FocusModel
 from medsynth.focus.network import NetworkSettings, build
+from tests.benchmarks import harness
 
 BAR, STRETCH = 80.0, 150.0
 """Megapixels a second."""

@@ -16,16 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
 import torch
-from pix2pix import Pix2pix, Pix2pixSettings
 
 from medsynth.cuda_graph import Parts, Repeated
 from medsynth.skin import model
 from medsynth.skin import run as skin
 from medsynth.skin.generator import Asked
 from medsynth.skin.training import Trainer
+from tests.benchmarks import harness
+from tests.benchmarks.pix2pix import Pix2pix, Pix2pixSettings
 
 LEARNING, DRAWING = 1.5, 2.0
 """The bars: how many times as fast as pix2pix."""

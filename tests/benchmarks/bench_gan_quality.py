@@ -16,11 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import harness
-import pix2pix
 import safetensors.torch
 import torch
-from pix2pix import Pix2pix, Pix2pixSettings
 from torch.utils.data import DataLoader, Dataset
 
 from medsynth import storage
@@ -36,6 +33,8 @@ from medsynth.skin.model import SkinModel
 from medsynth.skin.pairs import read, split
 from medsynth.skin.run import Order, SkinRun
 from medsynth.skin.samples import Facts, Feed, load
+from tests.benchmarks import harness, pix2pix
+from tests.benchmarks.pix2pix import Pix2pix, Pix2pixSettings
 
 _CHECKPOINT, _WEIGHTS = "checkpoint.safetensors", "pix2pix.safetensors"
 

@@ -155,8 +155,8 @@ def saturation(address: str, work: Work, seconds: float) -> dict[str, Any]:
     """The service and the bare model in turns, as the machine's speed changes."""
     rates = []
     for _ in range(3):
-        model = work.images / np.median(loop(work.bare, seconds / 3))
-        whole = work.images / np.median(loop(work.bare_many, seconds / 3))
+        model = work.images / float(np.median(loop(work.bare, seconds / 3)))
+        whole = work.images / float(np.median(loop(work.bare_many, seconds / 3)))
         load = Load(address, work.many, work.clients).run(seconds)
         rates.append((model, whole, work.images * load.rate))
     model, whole, served = (float(np.median(one)) for one in zip(*rates, strict=True))

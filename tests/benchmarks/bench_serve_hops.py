@@ -12,6 +12,7 @@ import http.client
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ api = FastAPI()
 class Front:
     """Stands where the ingress stands."""
 
-    def __init__(self, behind: DeploymentHandle) -> None:
+    def __init__(self, behind: DeploymentHandle[Any]) -> None:
         self._behind = behind
 
     @api.post("/one")
@@ -70,7 +71,7 @@ def main(seconds: float) -> None:
     address, own, bare = f"http://127.0.0.1:{port}", threading.local(), scorer().bare_one
     took: dict[str, list[float]] = {"bare": []}
 
-    def asked(path: str) -> None:
+    def asked(path: str, _: object = None) -> None:
         if not hasattr(own, "connection"):
             own.connection = http.client.HTTPConnection("127.0.0.1", port)
         own.connection.request("POST", path, tile, {"Content-Type": "image/jpeg"})
@@ -81,7 +82,7 @@ def main(seconds: float) -> None:
 
     with session(os.cpu_count()):
         serve.start(http_options={"host": "127.0.0.1", "port": port})
-        behind = serve.deployment(max_ongoing_requests=32)(Behind).bind()  # type: ignore[attr-defined]
+        behind = serve.deployment(max_ongoing_requests=32)(Behind).bind()
         serve.run(Front.bind(behind), name="empty", route_prefix="/")  # type: ignore[attr-defined]
         for _ in range(50):
             bare()
@@ -90,11 +91,9 @@ def main(seconds: float) -> None:
         for _ in range(ROUNDS):
             took["bare"] += loop(bare, seconds / 2)
             for path in ("/one", "/two"):
-                took.setdefault(f"{path[1:]}, one after another", []).extend(
-                    loop(lambda path=path: asked(path), seconds)
-                )
+                took.setdefault(f"{path[1:]}, one after another", []).extend(loop(partial(asked, path), seconds))
                 for rate in RATES:
-                    found, _ = latencies(address, lambda _, path=path: asked(path), steady(rate, seconds))
+                    found, _ = latencies(address, partial(asked, path), steady(rate, seconds))
                     took.setdefault(f"{path[1:]}, {rate} a second", []).extend(found)
         serve.shutdown()
     results: dict[str, Any] = {name: told(values) for name, values in took.items()}

@@ -19,8 +19,7 @@ from medsynth import images
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "pathology"
 
-HELD_OUT = ("OS-1", "TCGA-DB-5275", "stardist", "gbm-21", "gbm-23", "gbm-25", "gbm-27", "gbm-29")
-HELD_OUT += ("gbm-31", "gbm-33", "gbm-35", "gbm-37", "gbm-39")
+HELD_OUT = ("OS-1", "TCGA-DB-5275", "stardist", *(f"gbm-{number}" for number in range(21, 40, 2)))
 """The slides that the figures are measured on; the measured weights are trained without them."""
 
 
@@ -39,7 +38,7 @@ def prepare(shared: Path, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     whole = tifffile.imread(shared / "CMU-1-Small-Region.svs", key=0)
     (folder / "CMU-1-Small-Region.png").write_bytes(images.encode_png(whole))
-    rows = [("CMU-1-Small-Region.png", "CMU-1", 0.499)]
+    rows: list[tuple[str, str, float | str]] = [("CMU-1-Small-Region.png", "CMU-1", 0.499)]
     ihc = Path(data.__file__).parent / "ihc.png"
     for path in [*sorted(shared.glob("OS-*.tif")), *sorted((shared / "tiles").iterdir()), ihc]:
         shutil.copyfile(path, folder / path.name)

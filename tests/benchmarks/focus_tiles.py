@@ -136,7 +136,7 @@ def train(arm: Arm, source: Source, distinct: int, turns: int, batch: int = 64) 
         # Its cosines learn nothing, so that each sample's spectrum is reckoned but once.
         batches = [torch.from_numpy(images[i : i + 64]) for i in range(0, distinct, 64)]
         inputs = np.concatenate([trainer.module.spectra(batch).numpy() for batch in batches])
-        trainer.module.forward = trainer.module.judge  # type: ignore[method-assign]
+        trainer.module.forward = trainer.module.judge  # type: ignore[assignment, method-assign]
     order = np.random.default_rng(arm.seed)
     for _ in range(turns):
         places = order.permutation(distinct)
