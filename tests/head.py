@@ -14,6 +14,12 @@ from tests.jobs import REPO, own_env
 from tests.servers import free_port
 
 BIN = Path(sys.executable).parent
+# Nobody looks at the dashboard's figures, for which each process would tell what it does, and the agent look at each.
+_UNWATCHED = {
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def started(home: Path, cpus: int, settings: dict[str, str]) -> Iterator[Head]:
     """
     port, dashboard, agent = free_port(), free_port(), free_port()
     paths = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": f"{REPO}:{os.environ.get('PYTHONPATH', '')}"}
-    env = {**own_env(), **settings, **paths, "HOME": str(home)}
+    env = {**own_env(), **_UNWATCHED, **settings, **paths, "HOME": str(home)}
     address = f"http://127.0.0.1:{dashboard}"
     there = {"RAY_API_SERVER_ADDRESS": address, "RAY_DASHBOARD_ADDRESS": address}
     # Its sockets lie in that folder, and their names have little room: not in pytest's.
