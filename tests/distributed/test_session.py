@@ -53,6 +53,14 @@ def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None
     assert not [name for name in helpers if name in started]
 
 
+def test_a_session_inside_another_lets_ray_data_count_no_runs_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setenv("RAY_DATA_USAGE_DISABLED", "")
+    monkeypatch.delenv("RAY_DATA_USAGE_DISABLED")
+    with session():
+        assert os.environ["RAY_DATA_USAGE_DISABLED"] == "1"
+
+
 def test_what_has_ended_is_not_waited_for_though_nobody_asked_how() -> None:
     with subprocess.Popen(["true"]) as ended, subprocess.Popen(["sleep", "60"]) as running:
         processes = [psutil.Process(one.pid) for one in (ended, running)]
