@@ -55,7 +55,7 @@ def test_a_local_session_has_the_asked_cpus_and_leaves_nothing_running() -> None
 
 def test_a_session_inside_another_lets_ray_data_count_no_runs_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setenv("RAY_DATA_USAGE_DISABLED", "")
+    monkeypatch.setenv("RAY_DATA_USAGE_DISABLED", "")  # so that what the session sets is undone afterwards
     monkeypatch.delenv("RAY_DATA_USAGE_DISABLED")
     with session():
         assert os.environ["RAY_DATA_USAGE_DISABLED"] == "1"
