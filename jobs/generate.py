@@ -46,7 +46,7 @@ def generate(
     conditional = storage.honours_put_new(out) if makes else True
     if not conditional:
         say(f"{out}: the server ignores conditional writes; a commit overwrites with the same bytes", "yellow")
-    with session(workers):
+    with session(workers, environments=False):
         line = ProgressLine("files")
         catalog, where = indexing.catalog_for(order, out, workers=workers, progress=line.show)
         line.end()

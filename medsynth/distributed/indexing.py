@@ -102,7 +102,7 @@ def index(
     parts = _part_files(out)
     plan = planning.plan_index(source, settings, _previous(out, parts), score=score, out=apart or out)
     waves = list(_waves(plan.units))
-    with session(workers) if any(len(wave) > 1 for wave in waves) else nullcontext():
+    with session(workers, environments=False) if any(len(wave) > 1 for wave in waves) else nullcontext():
         fresh = list(_measured(waves, plan, out, parts, workers, progress, score))
     made = planning.assemble(plan, fresh, threshold)
     table.write(out, made.tiles, made.rejects, plan.about)

@@ -123,7 +123,7 @@ def score(
     todo = [item for item in items if item.outcome is None]
     pixels = 0
     if todo:
-        with session(workers):
+        with session(workers, environments=False):
             pixels = _Run(todo, model, settings, workers, progress).run()
     storage.remove_staging(settings.out)
     outcomes = [item.outcome for item in items if item.outcome is not None]

@@ -28,13 +28,15 @@ _UNWATCHED = {"enable_metrics_collection": False, "task_events_report_interval_m
 
 
 @contextmanager
-def session(workers: int | None = None) -> Iterator[None]:
+def session(workers: int | None = None, environments: bool = True) -> Iterator[None]:
     """A Ray session: the cluster in ``RAY_ADDRESS`` or under a submitted job, else a fresh local one.
 
     A cluster's workers get this process's settings of object storage, so that they reach what it reaches.
 
     Args:
         workers: CPUs of a local cluster; by default all of this machine's.
+        environments: whether workers of a local cluster may have runtime environments of their own, as those of Ray
+            Train and of an application on Ray Serve may. It takes a second longer to start.
 
     Raises:
         UserError: the cluster cannot be reached, or spans machines without token authentication.
@@ -62,7 +64,7 @@ def session(workers: int | None = None) -> Iterator[None]:
         if address:
             _join(address, where)
         else:
-            with one_machine.small_head():
+            with one_machine.small_head(environments):
                 ray.init(**where)
     helpers = nullcontext() if address else one_machine.data_without_helpers()
     try:

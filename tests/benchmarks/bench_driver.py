@@ -66,7 +66,7 @@ def one_run(shards: int) -> None:
     balance = {"axes": {"kind": ["a", "b"]}, "total": shards}
     order = {"name": "empty", "recipe": "out_of_focus", "seed": 1, "balance": balance, "output": {"rows_per_shard": 1}}
     spec = parse(Spec, order, "benchmark")
-    with tempfile.TemporaryDirectory() as folder, session():
+    with tempfile.TemporaryDirectory() as folder, session(environments=False):
         start, cpu = time.perf_counter(), time.process_time()
         prepared = preparation.prepare(spec, Nothing(), None, "benchmark")
         generation.generate(prepared, folder, conditional=True)

@@ -49,7 +49,7 @@ def with_pool(run: Prepared, corpus: Path) -> dict[str, float]:
 def with_ray(run: Prepared, corpus: Path) -> dict[str, float]:
     """Make the corpus with the product's own job."""
     start = time.perf_counter()
-    with session():
+    with session(environments=False):
         joined = time.perf_counter()
         generation.generate(run, str(corpus), conditional=True)
         finished = time.perf_counter()
