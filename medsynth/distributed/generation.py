@@ -7,7 +7,7 @@ failure, on any machine; whatever finishes first stands.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from medsynth import storage
 from medsynth.corpus import manifest, sources
 from medsynth.corpus.shard import Record
 from medsynth.distributed.description import Describer
+from medsynth.distributed.exchange import answered, answers, numbers
 from medsynth.errors import CorpusError, UserError
 from medsynth.plan import Plan, Subgroup
 from medsynth.recipes.preparation import Prepared
@@ -210,7 +211,7 @@ def _waves(
     wave = max(_WAVE, _WAVE_A_CPU * size)
     for start in range(0, job.round.shards, wave):
         count = min(wave, job.round.shards - start)
-        descriptors: Any = ray.data.range(count, override_num_blocks=count)
+        descriptors: Any = numbers(count)
         if gpus:
             # Ray runs stages of different needs apart, and a task that reads would wait for one of the pool's CPUs.
             descriptors = ray.data.from_arrow([pa.table({"id": [number]}) for number in range(count)])
@@ -224,18 +225,16 @@ def _waves(
             num_gpus=gpus or None,
         )
         records = []
-        batches: Iterable[Any] = made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        for batch in batches:
-            for answer in batch.to_pylist():
-                record = _record(answer)
-                records.append(record)
-                state.shards += 1
-                state.rows += record.rows
-                state.rows_made += record.rows if record.seconds else 0
-                state.rejects += sum(record.rejects.values())
-                progress(state)
-                if state.shards_planned - state.shards <= _LAST_SHARDS * size:
-                    describer.start()
+        for answer in answers(made):
+            record = Record.from_json(answer["record"])
+            records.append(record)
+            state.shards += 1
+            state.rows += record.rows
+            state.rows_made += record.rows if record.seconds else 0
+            state.rejects += sum(record.rejects.values())
+            progress(state)
+            if state.shards_planned - state.shards <= _LAST_SHARDS * size:
+                describer.start()
         yield sorted(records, key=lambda record: record.shard)
 
 
@@ -247,25 +246,13 @@ class _Maker:
         self._start = start
 
     def __call__(self, batch: Any) -> Any:
-        answers = []
-        for number in batch["id"].to_pylist():
-            try:
-                record = make_and_commit(self._job, self._start + number)
-                answers.append({"record": record.to_json(), "error": None})
-            except UserError as error:
-                # An error of the user's comes back as a value: Ray would wrap it, and try again.
-                answers.append({"record": None, "error": str(error)})
-        return pa.Table.from_pylist(answers, schema=_ANSWER)
+        return answered(batch, self._made, _ANSWER)
+
+    def _made(self, number: int) -> dict[str, str]:
+        return {"record": make_and_commit(self._job, self._start + number).to_json()}
 
 
 _ANSWER = pa.schema([("record", pa.string()), ("error", pa.string())])
-
-
-def _record(answer: dict[str, str | None]) -> Record:
-    if answer["error"] is not None:
-        raise UserError(answer["error"])
-    assert answer["record"] is not None
-    return Record.from_json(answer["record"])
 
 
 def _write_sources(corpus: str, data: bytes, conditional: bool) -> None:

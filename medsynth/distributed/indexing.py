@@ -26,8 +26,9 @@ from medsynth.catalog import table
 from medsynth.catalog.index import IndexPlan, Previous
 from medsynth.catalog.sharpness import DEFAULT_THRESHOLD, sharpness
 from medsynth.catalog.units import Measured, Score, Unit, measure
+from medsynth.distributed.exchange import answered, answers, numbers
 from medsynth.distributed.session import session
-from medsynth.errors import CatalogError, NotFoundError, UserError
+from medsynth.errors import CatalogError, NotFoundError
 from medsynth.spec import Index, Spec
 
 _PART = "part-"
@@ -209,20 +210,16 @@ def _run(wave: list[list[Unit]], plan: IndexPlan, workers: int | None, score: Sc
         yield len(wave[0]), measure(wave[0], plan.settings, plan.columns, score)
         return
     shared = ray.put((wave, plan.settings, plan.columns, score))
-    batches: Any = ray.data.range(len(wave), override_num_blocks=len(wave))
-    measured = batches.map_batches(
-        _measure,
+    measured = numbers(len(wave)).map_batches(
+        _measure,  # type: ignore[arg-type]  # Ray's types do not know fn_kwargs
         batch_size=None,
         batch_format="pyarrow",
         fn_kwargs={"shared": shared},
         compute=TaskPoolStrategy(size=workers),
         num_cpus=1,
     )
-    for batch in measured.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for answer in batch.to_pylist():
-            if answer["error"] is not None:
-                raise UserError(answer["error"])
-            yield answer["units"], Measured(_table(answer["tiles"]), _table(answer["rejects"]))
+    for answer in answers(measured):
+        yield answer["units"], Measured(_table(answer["tiles"]), _table(answer["rejects"]))
 
 
 _ANSWER = pa.schema([("units", pa.int64()), ("tiles", pa.binary()), ("rejects", pa.binary()), ("error", pa.string())])
@@ -231,15 +228,12 @@ _ANSWER = pa.schema([("units", pa.int64()), ("tiles", pa.binary()), ("rejects", 
 def _measure(batch: pa.Table, shared: Any) -> pa.Table:
     shared = ray.get(shared) if isinstance(shared, ray.ObjectRef) else shared
     wave, settings, columns, score = shared
-    answers = []
-    for number in batch["id"].to_pylist():
-        try:
-            found = measure(wave[number], settings, columns, score)
-            answers.append({"units": len(wave[number]), "tiles": _bytes(found.tiles), "rejects": _bytes(found.rejects)})
-        except UserError as error:
-            # An error of the user's comes back as a value: Ray would wrap it, and try again.
-            answers.append({"error": str(error)})
-    return pa.Table.from_pylist(answers, schema=_ANSWER)
+
+    def answer(number: int) -> dict[str, Any]:
+        found = measure(wave[number], settings, columns, score)
+        return {"units": len(wave[number]), "tiles": _bytes(found.tiles), "rejects": _bytes(found.rejects)}
+
+    return answered(batch, answer, _ANSWER)
 
 
 def _bytes(part: pa.Table) -> bytes:

@@ -21,8 +21,9 @@ from ray.data import TaskPoolStrategy
 
 from medsynth import storage
 from medsynth.catalog.slides import Source
+from medsynth.distributed.exchange import answered, answers, numbers
 from medsynth.distributed.session import session
-from medsynth.errors import Reason, Rejected, ScoringError, UserError
+from medsynth.errors import Reason, Rejected, ScoringError
 from medsynth.focus import export, stages
 from medsynth.focus import slide as scoring
 from medsynth.focus.model import FocusModel
@@ -256,7 +257,7 @@ class _Run:
             self.progress(Progress(name, 0, len(units), 0, self.pixels))
         for start in range(0, len(units), _WAVE):
             count = min(_WAVE, len(units) - start)
-            answers = ray.data.range(count, override_num_blocks=count).map_batches(
+            made = numbers(count).map_batches(
                 _work,  # type: ignore[arg-type]  # Ray's types do not know fn_kwargs
                 batch_size=None,
                 batch_format="pyarrow",
@@ -264,22 +265,18 @@ class _Run:
                 compute=TaskPoolStrategy(size=self.workers),
                 num_cpus=1,
             )
-            batches: Any = answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-            for batch in batches:
-                for answer in batch.to_pylist():
-                    if answer["error"] is not None:
-                        raise UserError(answer["error"])
-                    item = self.items[answer["slide"]]
-                    found = json.loads(answer["answer"])
-                    if "reason" in found and "status" not in found:
-                        why = Rejected(Reason(found["reason"]), found["detail"])
-                        item.outcome = item.outcome or _rejected(item, why)
-                    elif found.get("status") == NOTHING:
-                        item.outcome = _finished(item, found)
-                    else:
-                        yield answer["slide"], found
-                    done += 1
-                    self.progress(Progress(name, done, len(units), done, self.pixels))
+            for answer in answers(made):
+                item = self.items[answer["slide"]]
+                found = json.loads(answer["answer"])
+                if "reason" in found and "status" not in found:
+                    why = Rejected(Reason(found["reason"]), found["detail"])
+                    item.outcome = item.outcome or _rejected(item, why)
+                elif found.get("status") == NOTHING:
+                    item.outcome = _finished(item, found)
+                else:
+                    yield answer["slide"], found
+                done += 1
+                self.progress(Progress(name, done, len(units), done, self.pixels))
 
 
 _ANSWER = pa.schema([("slide", pa.int64()), ("answer", pa.string()), ("error", pa.string())])
@@ -288,19 +285,16 @@ _ANSWER = pa.schema([("slide", pa.int64()), ("answer", pa.string()), ("error", p
 def _work(batch: pa.Table, shared: list[Any], work: Any, start: int) -> pa.Table:
     known = _fetched(shared[0])
     torch.set_num_threads(1)
-    answers = []
-    for number in batch["id"].to_pylist():
+
+    def answer(number: int) -> dict[str, Any]:
         place, what = known.units[start + number]
         try:
-            answer = work(known, *known.items[place], what)
-            answers.append({"slide": place, "answer": json.dumps(answer)})
+            found = work(known, *known.items[place], what)
         except Rejected as why:
-            answer = {"reason": str(why.reason), "detail": why.detail}
-            answers.append({"slide": place, "answer": json.dumps(answer)})
-        except UserError as error:
-            # An error of the user's comes back as a value: Ray would wrap it, and try again.
-            answers.append({"slide": place, "error": str(error)})
-    return pa.Table.from_pylist(answers, schema=_ANSWER)
+            found = {"reason": str(why.reason), "detail": why.detail}
+        return {"slide": place, "answer": json.dumps(found)}
+
+    return answered(batch, answer, _ANSWER)
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,0 +1,61 @@
+"""Numbers reach the workers once each, a block each, and their answers and errors come back."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from ray import cloudpickle
+from ray.data import TaskPoolStrategy
+
+from medsynth.distributed.exchange import answered, answers, numbers
+from medsynth.errors import UserError
+from tests import cluster
+
+SCHEMA = pa.schema([("square", pa.int64()), ("rows", pa.int64()), ("error", pa.string())])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _session() -> Iterator[None]:
+    here = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(here)  # the workers cannot import the tests
+    cluster.join()
+    yield
+    cloudpickle.unregister_pickle_by_value(here)
+
+
+def squared(block: pa.Table, worst: int) -> pa.Table:
+    def square(number: int) -> dict[str, Any]:
+        if number == worst:
+            raise UserError(f"{number}: no square today")
+        return {"square": number**2, "rows": block.num_rows}
+
+    return answered(block, square, SCHEMA)
+
+
+def made(count: int, worst: int) -> Any:
+    options: Any = {"fn_args": (worst,), "compute": TaskPoolStrategy(size=1), "num_cpus": 1}
+    return numbers(count).map_batches(squared, batch_size=None, batch_format="pyarrow", **options)
+
+
+@pytest.mark.slow
+def test_every_number_is_answered_once() -> None:
+    found = list(answers(made(5, worst=9)))
+    assert Counter(answer["square"] for answer in found) == Counter([0, 1, 4, 9, 16])
+    assert {answer["rows"] for answer in found} == {1}
+
+
+@pytest.mark.slow
+def test_an_error_of_the_users_comes_back_as_itself() -> None:
+    with pytest.raises(UserError, match=r"^2: no square today$"):
+        list(answers(made(3, worst=2)))
+
+
+def test_an_error_of_the_programs_is_not_hidden() -> None:
+    def fails(number: int) -> dict[str, Any]:
+        raise ZeroDivisionError(number)
+
+    with pytest.raises(ZeroDivisionError):
+        answered(pa.table({"id": [1]}), fails, SCHEMA)
