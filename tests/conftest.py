@@ -58,7 +58,7 @@ _JOINED = (
     "e2e/test_generate.py", "faults/test_faults.py", "e2e/test_score_slides.py", "e2e/test_train_gan.py",
     "distributed/test_training.py", "e2e/test_train_focus.py", "e2e/test_generate_interrupted.py",
     "e2e/test_generate_skin.py", "e2e/test_generate_refusals.py", "e2e/test_index.py", "distributed/test_pipeline.py",
-    "corpus/test_reader.py",
+    "distributed/test_exchange.py", "corpus/test_reader.py",
 )  # fmt: skip
 _LONGEST = ("e2e/test_on_a_cluster.py", "test_storage.py", "serve/test_page.py", "defocus/test_chain_bytes.py")
 _OWN_SESSION = ("corpus/test_reader.py",)  # on that cluster, with settings of its own
