@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from medsynth.distributed import one_machine
 from medsynth.distributed.session import session
 
 _REPO = Path(__file__).resolve().parent.parent
@@ -51,6 +52,8 @@ def join() -> None:
     """Join this process's cluster, or go on in it: every session would start its workers anew."""
     if not ray.is_initialized():
         _JOINED.enter_context(joined_at(address()))
+        # It is on one machine, though a session that joins it cannot know that.
+        _JOINED.enter_context(one_machine.data_without_helpers())
 
 
 def leave() -> None:

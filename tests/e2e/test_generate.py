@@ -71,9 +71,8 @@ def test_whole_job_from_and_to_a_server_that_ignores_conditions(rclone_env: S3Se
     bucket, client = rclone_env.bucket(), rclone_env.client()
     name = bucket.removeprefix("s3://")
     client.upload_file(str(corpus.parent / "spec.yaml"), name, "specs/small.yaml")
-    done = run_job(
-        "generate", "--spec", f"{bucket}/specs/small.yaml", "--out", f"{bucket}/corpora/small", env=rclone_env.env
-    )
+    flags = ["--spec", f"{bucket}/specs/small.yaml", "--out", f"{bucket}/corpora/small", "--workers", 1]
+    done = run_job("generate", *flags, env=rclone_env.env)
     assert done.returncode == 0, done.stderr
     assert "ignores conditional writes" in done.stdout
     assert f"report: {bucket}/corpora/small/report.html" in done.stdout

@@ -166,7 +166,7 @@ def test_from_and_to_object_storage(moto_env: S3Server, tmp_path: Path, model: F
     storage.put(storage.join(bucket, "slides/b.svs"), b"rubbish")
     model.save(storage.join(bucket, "w.safetensors"))
     out = storage.join(bucket, "out")
-    flags = ["--out", out, "--weights", storage.join(bucket, "w.safetensors"), "--geojson"]
+    flags = ["--out", out, "--weights", storage.join(bucket, "w.safetensors"), "--geojson", "--workers", 1]
     done = run_job("score_slides", storage.join(bucket, "slides"), *flags, env=moto_env.env)
     assert done.returncode == 0, done.stderr
     assert "1 slides scored, 1 of them now" in done.stdout

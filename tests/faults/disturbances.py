@@ -112,7 +112,8 @@ def faulty_server(folder: Path, shards: int) -> dict[str, Any]:
                 patch.setenv(variable, value)
             corpora.make_ordered(spec, f"{bucket}/plain")
         server.client().upload_file(str(spec), name, "specs/s3.yaml")
-        done = run_job("generate", "--spec", f"{bucket}/specs/s3.yaml", "--out", f"{bucket}/faulty", env=proxy.env)
+        flags = ["--spec", f"{bucket}/specs/s3.yaml", "--out", f"{bucket}/faulty", "--workers", 1]
+        done = run_job("generate", *flags, env=proxy.env)
         if done.returncode:
             raise RuntimeError(f"the job failed: {done.stderr}")
         identical = _objects(server, name, "plain/") == _objects(server, name, "faulty/")
