@@ -1,6 +1,8 @@
 """Numbers reach the workers once each, a block each, and their answers and errors come back."""
 
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -51,6 +53,24 @@ def test_every_number_is_answered_once() -> None:
 def test_an_error_of_the_users_comes_back_as_itself() -> None:
     with pytest.raises(UserError, match=r"^2: no square today$"):
         list(answers(made(3, worst=2)))
+    assert stopped()
+
+
+@pytest.mark.slow
+def test_who_lets_go_of_the_answers_stops_the_work() -> None:
+    for _ in answers(made(50, worst=99)):
+        break
+    assert stopped()
+
+
+def stopped() -> bool:
+    """Whether Ray Data's executor ends soon."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if not any("StreamingExecutor" in thread.name for thread in threading.enumerate()):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_an_error_of_the_programs_is_not_hidden() -> None:
