@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import ray
-from ray._private import ray_constants, services
+from ray._private import ray_constants, services, worker
 from ray._private.node import Node
 from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler
 from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import AutoscalingCoordinator
@@ -43,9 +43,12 @@ def small_head(environments: bool) -> Iterator[None]:
 
     Args:
         environments: whether workers may have runtime environments of their own, as Ray Train's do. Where not, the
-            agent that makes them is left out too; a session would end at the first worker that asks for one.
+            agent that makes them is left out too, and a session would end at the first worker that asks for one;
+            unless Ray gives all of them one, as under `uv run`.
     """
-    absent = _DASHBOARD_AGENT if environments else _DASHBOARD_AGENT | _ENVIRONMENT_AGENT
+    asked: Any = worker._maybe_modify_runtime_env
+    needed = environments or asked(None, False)
+    absent = _DASHBOARD_AGENT if needed else _DASHBOARD_AGENT | _ENVIRONMENT_AGENT
     start: Any = services.start_ray_process
     look: Any = services.get_node
 

@@ -16,6 +16,7 @@ from ray.data._internal.stats import _StatsManager
 
 from medsynth.distributed import one_machine
 
+NODE = 28 * "ab"
 REPLACED = [
     (Node, "start_monitor"),
     (services, "start_ray_process"),
@@ -45,16 +46,38 @@ def test_ray_is_as_it_was_afterwards() -> None:
     assert all(now is then for now, then in zip(found(), before, strict=True))
 
 
+def hook(_: object) -> dict[str, object]:
+    return {"env_vars": {"A": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("environments", "hooked", "there"), [(False, "", False), (True, "", True), (False, f"{__name__}.hook", True)]
+)
+def test_the_agent_for_environments_is_there_where_workers_have_one(
+    environments: bool, hooked: str, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(services, "start_ray_process", lambda command, _: started.append(command))
+    if hooked:
+        monkeypatch.setenv("RAY_RUNTIME_ENV_HOOK", hooked)
+    agents = {"--dashboard_agent_command=d", "--runtime_env_agent_command=e"}
+    command = [f"--session_dir={tmp_path}", f"--node_id={NODE}", *agents]
+    with one_machine.small_head(environments):
+        services.start_ray_process(command, "raylet")
+        services.start_ray_process(command, "gcs_server")
+    assert agents & set(started[0]) == ({"--runtime_env_agent_command=e"} if there else set())
+    assert started[1] == command
+
+
 def test_agents_have_no_port_and_what_stands_for_them_ends_with_the_raylet(tmp_path: Path) -> None:
-    node = 28 * "ab"
-    whole = ["raylet", f"--session_dir={tmp_path}", f"--node_id={node}", "--labels=", "--head"]
+    whole = ["raylet", f"--session_dir={tmp_path}", f"--node_id={NODE}", "--labels=", "--head"]
     command = [*whole, "--dashboard_agent_command=loads for seconds", "--runtime_env_agent_command=loads too"]
     made = one_machine._without_agents(command, one_machine._DASHBOARD_AGENT)
     assert made[:5] == whole
     assert made[6] == command[6]
     ports = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert set(ports.values()) == {"-1"}
-    assert set(ports) == {f"{name}_{node}" for name in one_machine._DASHBOARD_AGENT["--dashboard_agent_command"]}
+    assert set(ports) == {f"{name}_{NODE}" for name in one_machine._DASHBOARD_AGENT["--dashboard_agent_command"]}
     idle = shlex.split(made[5].removeprefix("--dashboard_agent_command="))
     raylet = "import os, subprocess, sys\nos.environ['RAY_RAYLET_PID'] = str(os.getpid())\nsubprocess.run(sys.argv[1:])"
     with subprocess.Popen([sys.executable, "-c", raylet, *idle]) as parent:
