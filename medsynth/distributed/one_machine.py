@@ -4,6 +4,7 @@ Nothing public leaves them out; Ray is pinned.
 """
 
 import inspect
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import ray
-from ray._private import ray_constants, services, worker
+from ray._private import ray_constants, services
 from ray._private.node import Node
 from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler
 from ray.data._internal.cluster_autoscaler.base_autoscaling_coordinator import AutoscalingCoordinator
@@ -44,10 +45,10 @@ def small_head(environments: bool) -> Iterator[None]:
     Args:
         environments: whether workers may have runtime environments of their own, as Ray Train's do. Where not, the
             agent that makes them is left out too, and a session would end at the first worker that asks for one;
-            unless Ray gives all of them one, as under `uv run`.
+            unless RAY_RUNTIME_ENV_HOOK gives one to all of them. Under `uv run` Ray would do so too, each of them a
+            `uv run` in a copy of the folder; here they run what this process runs.
     """
-    asked: Any = worker._maybe_modify_runtime_env
-    needed = environments or asked(None, False)
+    needed = environments or ray_constants.RAY_RUNTIME_ENV_HOOK in os.environ
     absent = _DASHBOARD_AGENT if needed else _DASHBOARD_AGENT | _ENVIRONMENT_AGENT
     start: Any = services.start_ray_process
     look: Any = services.get_node
@@ -64,6 +65,7 @@ def small_head(environments: bool) -> Iterator[None]:
     with (
         _replaced(Node, start_api_server=_nothing, start_log_monitor=_nothing, start_monitor=_nothing),
         _replaced(services, start_ray_process=start_without, get_node=look_soon),
+        _replaced(ray_constants, RAY_ENABLE_UV_RUN_RUNTIME_ENV=False),
     ):
         yield
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ray._private import services
+from ray._private import ray_constants, services
 from ray._private.node import Node
 from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler
 from ray.data._internal.execution.operators import actor_pool_map_operator
@@ -21,6 +21,7 @@ REPLACED = [
     (Node, "start_monitor"),
     (services, "start_ray_process"),
     (services, "get_node"),
+    (ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV"),
     (_StatsManager, "register_dataset_to_stats_actor"),
     (_StatsManager, "gen_dataset_id_from_stats_actor"),
     (actor_pool_map_operator, "get_actor_locations"),
@@ -46,12 +47,8 @@ def test_ray_is_as_it_was_afterwards() -> None:
     assert all(now is then for now, then in zip(found(), before, strict=True))
 
 
-def hook(_: object) -> dict[str, object]:
-    return {"env_vars": {"A": "b"}}
-
-
 @pytest.mark.parametrize(
-    ("environments", "hooked", "there"), [(False, "", False), (True, "", True), (False, f"{__name__}.hook", True)]
+    ("environments", "hooked", "there"), [(False, "", False), (True, "", True), (False, "a.hook", True)]
 )
 def test_the_agent_for_environments_is_there_where_workers_have_one(
     environments: bool, hooked: str, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
