@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import ray
+from ray import cloudpickle
 
 from medsynth.distributed import one_machine
 from medsynth.distributed.session import session
@@ -54,6 +56,15 @@ def join() -> None:
         _JOINED.enter_context(joined_at(address()))
         # It is on one machine, though a session that joins it cannot know that.
         _JOINED.enter_context(one_machine.data_without_helpers())
+
+
+@contextmanager
+def joined_with(module: ModuleType) -> Iterator[None]:
+    """The session of :func:`join`; its workers are handed what they need of a module, since they cannot import it."""
+    cloudpickle.register_pickle_by_value(module)
+    join()
+    yield
+    cloudpickle.unregister_pickle_by_value(module)
 
 
 def leave() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from ray import cloudpickle
 from ray.data import TaskPoolStrategy
 
 from medsynth.distributed.exchange import answered, answers, numbers
@@ -21,11 +20,8 @@ SCHEMA = pa.schema([("square", pa.int64()), ("rows", pa.int64()), ("error", pa.s
 
 @pytest.fixture(scope="module", autouse=True)
 def _session() -> Iterator[None]:
-    here = sys.modules[__name__]
-    cloudpickle.register_pickle_by_value(here)  # the workers cannot import the tests
-    cluster.join()
-    yield
-    cloudpickle.unregister_pickle_by_value(here)
+    with cluster.joined_with(sys.modules[__name__]):
+        yield
 
 
 def squared(block: pa.Table, worst: int) -> pa.Table:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import ray
-from ray import cloudpickle
 
 from medsynth.distributed import pipeline
 from medsynth.distributed.feed import Arrays
@@ -28,11 +27,8 @@ class Megabytes:
 
 @pytest.fixture(scope="module", autouse=True)
 def _session() -> Iterator[None]:
-    here = sys.modules[__name__]
-    cloudpickle.register_pickle_by_value(here)  # the workers cannot import the tests
-    cluster.join()
-    yield
-    cloudpickle.unregister_pickle_by_value(here)
+    with cluster.joined_with(sys.modules[__name__]):
+        yield
 
 
 @pytest.mark.slow

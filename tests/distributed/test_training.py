@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray import cloudpickle
 from ray.exceptions import RayActorError
 
 from medsynth.distributed import runs, training
@@ -20,10 +19,8 @@ from tests.distributed.toys import Line, ToyJob, learn
 
 @pytest.fixture
 def _session() -> Iterator[None]:
-    cloudpickle.register_pickle_by_value(toys)  # the workers cannot import the tests
-    cluster.join()
-    yield
-    cloudpickle.unregister_pickle_by_value(toys)
+    with cluster.joined_with(toys):
+        yield
 
 
 def plain_loop(job: ToyJob) -> list[float]:
