@@ -39,8 +39,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 TOKEN = "a-token-of-16-letters"
 # How busy the replicas are is told more often than each ten seconds, or the test of scaling would take minutes.
 _TOLD = {f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "0.5" for who in ("HANDLE", "REPLICA")}
-# And what looks after the replicas does so three times a second, not ten: it has a tenth of a processor here.
-SET = {"MEDSYNTH_API_TOKENS": TOKEN, "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3", **_TOLD, **FAST}
+SET = {"MEDSYNTH_API_TOKENS": TOKEN, **_TOLD, **FAST}
 
 
 @dataclass(frozen=True)
