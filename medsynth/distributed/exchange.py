@@ -1,6 +1,6 @@
 """Numbers go out to the workers and small answers come back, one row and one block each.
 
-Ray Data's own ``range`` and ``iter_batches`` take a third of the driver's time for a block: the one pickles new
+Ray Data's own ``range`` and ``iter_batches`` would take a quarter of the driver's time for a block: the one pickles new
 functions with each, the other hands each through three threads.
 """
 
