@@ -319,6 +319,8 @@ def test_serve_deploy_rolls_the_configuration_out_without_a_lost_request_and_it_
         assert soon(lambda: len(set(load.versions)) == 2), "the new version"
         assert soon(lambda: serve.status().applications["medsynth"].status == "RUNNING")
         time.sleep(1)
+        before = len(load.versions) + 1  # one of them may have been asked for earlier
+        assert soon(lambda: len(load.versions) > before), "one that was asked for now"
     assert not load.errors, str(load.errors[0])
     assert len(set(load.versions)) == 2
     assert load.versions[0] == service.model.sha256
