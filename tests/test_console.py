@@ -1,6 +1,7 @@
 """What a person sees: names as they are, long tables short, times in units that suit them."""
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,20 @@ def test_ctrl_c_while_a_job_still_loads_is_one_line() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: interrupted; what is finished is kept")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_job_does_not_look_through_all_that_it_has_loaded_when_it_ends() -> None:
+    loaded = (
+        "class Loaded:\n    def __del__(self): print('looked at', flush=True)\nown = Loaded(); own.own = own; del own"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # tests/quick_start is in it
+
+    def printed(imported: str) -> str:
+        program = f"import {imported}\n{loaded}"
+        return subprocess.check_output([sys.executable, "-c", program], cwd=JOBS, env=env, text=True)
+
+    assert printed("sys") == "looked at\n"
+    assert printed("_cli") == ""
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.453, "0.45 s"), (70, "70 s"), (150, "2 min"), (1e5, "28 h")])

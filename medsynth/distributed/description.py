@@ -4,8 +4,10 @@ Not by the driver, whose memory stays as it is; and not by one of the workers, w
 The process starts while the last shards are made, so that nobody waits for it to load what draws.
 """
 
+import gc
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -50,6 +52,8 @@ class _Writer:
         from medsynth.corpus import card, report  # here, so that the driver does not load what draws
 
         self._card, self._report = card, report
+        pa.scalar(0)  # with the first value that it is handed, Arrow loads pandas
+        gc.freeze()  # what has been loaded stays, and need not be looked through again and again while it draws
 
     def write(self, corpus: str) -> str | None:
         try:

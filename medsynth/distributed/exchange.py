@@ -4,8 +4,10 @@ Ray Data's own ``range`` and ``iter_batches`` would take a quarter of the driver
 functions with each, the other hands each through three threads.
 """
 
+import atexit
+import gc
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -58,7 +60,15 @@ def answered(block: pa.Table, answer: Callable[[int], Mapping[str, Any]], schema
         except UserError as error:
             return {"error": str(error)}
 
+    _end_at_once()
     return pa.Table.from_pylist([row(number) for number in block["id"].to_pylist()], schema=schema)
+
+
+@cache
+def _end_at_once() -> None:
+    # Python looks through all that a process has loaded before it ends: for a worker a second of a processor, which
+    # then the card's writer or the next wave's workers go without.
+    atexit.register(gc.freeze)
 
 
 def answers(made: Dataset) -> Iterator[dict[str, Any]]:

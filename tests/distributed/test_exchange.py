@@ -1,5 +1,7 @@
 """Numbers reach the workers once each, a block each, and their answers and errors come back."""
 
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +16,7 @@ from ray.data import TaskPoolStrategy
 from medsynth.distributed.exchange import answered, answers, numbers
 from medsynth.errors import UserError
 from tests import cluster
+from tests.conftest import REPO
 
 SCHEMA = pa.schema([("square", pa.int64()), ("rows", pa.int64()), ("error", pa.string())])
 
@@ -75,3 +78,22 @@ def test_an_error_of_the_programs_is_not_hidden() -> None:
 
     with pytest.raises(ZeroDivisionError):
         answered(pa.table({"id": [1]}), fails, SCHEMA)
+
+
+@pytest.mark.parametrize(("asked", "seen"), [(0, "looked at"), (1, "")])
+def test_a_worker_does_not_look_through_all_that_it_has_loaded_when_it_ends(asked: int, seen: str) -> None:
+    program = f"""
+import pyarrow as pa
+from medsynth.distributed.exchange import answered
+class Loaded:
+    def __del__(self):
+        print("looked at", end="", flush=True)
+loaded = Loaded()
+loaded.own = loaded
+del loaded
+for _ in range({asked}):
+    answered(pa.table({{"id": [1]}}), lambda number: {{"error": None}}, pa.schema([("error", pa.string())]))
+"""
+    env = {**os.environ, "PYTHONPATH": str(REPO)}  # without tests/quick_start, which has all processes end so
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == seen
