@@ -3,7 +3,7 @@
 A 200-shard run, held against an undisturbed one with another number of workers:
 
 - driver: the job's process gets SIGKILL at 20 random moments, each time the same command follows
-- workers: a worker process gets SIGKILL every few seconds
+- workers: a worker process gets SIGKILL about once a second
 - machine: on a cluster of two machines one is lost for good
 - server: source and output on an S3 server that fails 10 % of its requests and delays 10 %
 """
@@ -27,7 +27,7 @@ from tests.faults.disturbances import (
     specification,
 )
 
-SHARDS, KILLS, EVERY_SECONDS = 200, 20, 3.0
+SHARDS, KILLS, EVERY_SECONDS = 200, 20, 1.0
 
 
 def main() -> None:
