@@ -10,6 +10,7 @@ from _console import ProgressLine, duration, say, table
 
 from medsynth import spec as specs
 from medsynth import storage
+from medsynth.catalog import table as catalogs
 from medsynth.distributed import generation, indexing
 from medsynth.distributed.session import session
 from medsynth.errors import ShortfallError
@@ -50,6 +51,8 @@ def generate(
         line = ProgressLine("files")
         catalog, where = indexing.catalog_for(order, out, workers=workers, progress=line.show)
         line.end()
+        if where != (order.source or ""):
+            _show_refused(where)
         prepared = preparation.prepare(order, recipe, catalog, where)
         if not makes:
             _show_plan(prepared, workers)
@@ -76,6 +79,15 @@ def generate(
             f"{out}: {sum(summary.undelivered.values()):,} rows are undelivered, since {why}; {remedy} and make the "
             "corpus in another place, or set balance.on_shortfall: report"
         )
+
+
+def _show_refused(catalog: str) -> None:
+    """What a catalog made on the fly is without; of a finished one jobs/index.py has told."""
+    reasons = Counter(catalogs.read_rejects(catalog)["reason"].to_pylist())
+    if reasons:
+        named = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(reasons.items()))
+        where = storage.join(catalog, catalogs.REJECTS)
+        say(f"images of the source that could not be used: {reasons.total():,} ({named}); {where} names each", "yellow")
 
 
 def _show_plan(prepared: Prepared, workers: int | None) -> None:

@@ -64,6 +64,19 @@ def test_bad_sources_are_replaced_and_told(tmp_path: Path) -> None:
     assert "120 of 120 rows are missing" in (tmp_path / "none" / "README.md").read_text()
 
 
+def test_images_that_the_catalog_made_on_the_way_is_without_are_told(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "good.png").write_bytes(IHC.read_bytes())
+    (images / "cut.png").write_bytes(IHC.read_bytes()[:5000])
+    cv2.imwrite(str(images / "dot.png"), cv2.imread(str(IHC))[:1, :1])
+    spec = write_spec(tmp_path / "spec.yaml", source=str(images))
+    done = run_job("generate", "--spec", spec, "--out", tmp_path / "out", "--dry-run")
+    told = f"could not be used: 2 (too_small: 1, truncated: 1); {tmp_path}/out/catalog/rejects.parquet names each"
+    assert done.returncode == 0
+    assert told in done.stdout
+
+
 @pytest.mark.parametrize(
     ("changes", "flags", "message"),
     [
