@@ -153,7 +153,9 @@ def honours_put_new(folder: str) -> bool:
     try:
         put_new(probe, b"first")
     except NotFoundError as error:
-        raise NotFoundError(f"{folder}: cannot be written, there is no such bucket; check the address") from error
+        raise NotFoundError(
+            f"{folder}: cannot be written, there is no such bucket or folder; check the address"
+        ) from error
     try:
         return not put_new(probe, b"second")
     finally:
