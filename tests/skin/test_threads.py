@@ -1,5 +1,7 @@
 """Work shared out to threads: all of it, once, and nothing of how is left behind."""
 
+import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -65,3 +67,20 @@ def test_scratch_is_a_threads_own_and_stays_until_more_or_another_type_is_asked_
     threads.in_parts(lambda some: seen.append(threads.scratch("shared", torch.empty(0), 5).data_ptr()), 3)
     mine = threads.scratch("shared", torch.empty(0), 5).data_ptr()
     assert seen.count(mine) == 1, "this thread did one part, and others theirs elsewhere"
+
+
+def running() -> set[str]:
+    return set(os.listdir("/proc/self/task"))
+
+
+def test_torchs_own_threads_end_where_others_begin_and_come_back() -> None:
+    some = torch.randn(300, 300)
+    wanted = some @ some  # starts them
+    before = running()
+    threads.shared_out(lambda *_: None, 3)
+    end = time.monotonic() + 10
+    while len(before - running()) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert len(before - running()) >= 2
+    assert torch.equal(some @ some, wanted)
+    assert len(running() - before) >= 2
