@@ -26,7 +26,7 @@ class PaceSettings(Settings):
     """Seconds between two checkpoints: what a killed run loses at the most."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Of products within the networks; weights, losses and steps are in float32 always. ``auto``: bf16 on a GPU,
-    float32 on CPUs. ``bf16`` on a CPU that reckons with it (AMX, AVX512-BF16) learns nearly twice as fast."""
+    float32 on CPUs. ``bf16`` on a CPU that reckons with it (AMX, AVX512-BF16) learns up to twice as fast."""
 
     @model_validator(mode="after")
     def _at_lines(self) -> Self:

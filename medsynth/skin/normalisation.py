@@ -14,7 +14,8 @@ _EPSILON = 1e-5
 def normalised(x: Tensor, slope: float = 1.0) -> Tensor:
     """Normalise instances, then rectify.
 
-    On a CPU in as few passes over memory as it takes: torch's own takes twice as long, most of all backward.
+    On a CPU in float32 or more, and in as few passes over memory as it takes: torch's own takes twice as long, most of
+    all backward, and in bf16 up to twenty times where channels lie last.
 
     Args:
         x: (N, C, h, w). Not to be used afterwards where nothing is learnt: it is overwritten if channels lie last.
@@ -26,10 +27,10 @@ def normalised(x: Tensor, slope: float = 1.0) -> Tensor:
     Source:
         Ulyanov, Vedaldi and Lempitsky, "Instance normalization", arXiv 1607.08022.
     """
-    exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    if x.device.type == "cpu" and exact:
-        found: Tensor = _Normalised.apply(x.permute(0, 2, 3, 1).contiguous(), slope)  # type: ignore[no-untyped-call]
-        return found.permute(0, 3, 1, 2)
+    if x.device.type == "cpu":
+        exact = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        found: Tensor = _Normalised.apply(exact.permute(0, 2, 3, 1).contiguous(), slope)  # type: ignore[no-untyped-call]
+        return found.permute(0, 3, 1, 2).to(x.dtype)
     # As groups of one channel: torch copies instances into another order and back, where channels lie last.
     made = functional.group_norm(x, x.shape[1], eps=_EPSILON)
     return functional.leaky_relu(made, slope) if slope != 1 else made

@@ -64,6 +64,17 @@ def test_a_picture_is_the_same_in_whatever_company() -> None:
 
 
 @pytest.mark.parametrize("slope", [0.2, 1.0])
-def test_half_precision_is_left_to_torch(slope: float) -> None:
-    x = torch.randn(2, 4, 8, 8)
-    torch.testing.assert_close(normalised(x.bfloat16(), slope).float(), plain(x, slope), rtol=0.05, atol=0.05)
+def test_in_half_precision_nothing_but_what_comes_in_and_out_is_rounded(slope: float) -> None:
+    x = (torch.randn(2, 4, 24, 24) + 30).bfloat16().requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    found, wanted = normalised(x, slope), plain(exact, slope)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), wanted, rtol=2**-8, atol=2**-20)
+    gradient = torch.randn(found.shape).bfloat16()
+    (of_found,), (of_wanted,) = (
+        torch.autograd.grad(found, x, gradient),
+        torch.autograd.grad(wanted, exact, gradient.double()),
+    )
+    torch.testing.assert_close(of_found.double(), of_wanted, rtol=2**-7, atol=2**-7 * float(of_wanted.abs().max()))
+    with torch.no_grad():
+        torch.testing.assert_close(normalised(x, slope), found)
