@@ -19,7 +19,7 @@ from torch import Tensor
 
 from medsynth.skin import threads, winograd_loops
 
-_ROWS = 512
+_ROWS = 256
 """Rows of a product, at the least: with fewer it is slow, and of many more what is made of them leaves the cache."""
 
 _CHANNELS = 64
@@ -192,7 +192,7 @@ class _OfKernel(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kernel: Tensor, method: Method) -> Tensor:
         out, channels = kernel.shape[0], kernel.shape[3]
-        found = kernel.new_zeros(len(method._of_weights), out, method.inside**2 * channels)
+        found = kernel.new_empty(len(method._of_weights), out, method.inside**2 * channels)
         method._of_kernel(kernel, found, back=False)
         ctx.method, ctx.shape = method, kernel.shape
         return found

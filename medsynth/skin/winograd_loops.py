@@ -12,33 +12,56 @@ from medsynth.compiled import compiled
 
 
 @numba.njit(error_model="numpy")
+def _next(by, row, place):  # type: ignore[no-untyped-def]
+    # Where the row goes on after a place with something that is not 0; at its end or later if it does not.
+    place += 1
+    while place < by.shape[1] and by[row, place] == 0:
+        place += 1
+    return place
+
+
+@numba.njit(error_model="numpy")
 def _mix(to, at, by, row, numbers, start, step, count):  # type: ignore[no-untyped-def]
-    # The sum of by[row, i] times what begins at start + i * step. Two at a time, since then less is written; unsigned,
-    # since for an index that might be negative a loop would not be vectorised.
-    size, to_at = by.shape[1], np.uintp(at)
-    first, second = np.uintp(start), np.uintp(start + step)
-    one, other = by[row, 0], by[row, 1]
-    for c in range(np.uintp(count)):
-        to[to_at + c] = one * numbers[first + c] + other * numbers[second + c]
-    for i in range(2, size - 1, 2):
-        first, second = np.uintp(start + i * step), np.uintp(start + (i + 1) * step)
-        one, other = by[row, i], by[row, i + 1]
-        for c in range(np.uintp(count)):
-            to[to_at + c] += one * numbers[first + c] + other * numbers[second + c]
-    if size % 2 and by[row, size - 1] != 0:
-        first, one = np.uintp(start + (size - 1) * step), by[row, size - 1]
-        for c in range(np.uintp(count)):
-            to[to_at + c] += one * numbers[first + c]
+    # The sum of by[row, i] times what begins at start + i * step, without those that are multiplied with 0. Up to four
+    # at a time, since then less is written; unsigned, since for an index that might be negative a loop would not be
+    # vectorised.
+    size, to_at, more = by.shape[1], np.uintp(at), False
+    i = _next(by, row, -1)
+    while i < size:
+        j = _next(by, row, i)
+        k = _next(by, row, j)
+        last = _next(by, row, k)
+        own, nothing = by[row, i], by[row, i] - by[row, i]
+        first = np.uintp(start + i * step)
+        second, other = (np.uintp(start + j * step), by[row, j]) if j < size else (first, nothing)
+        third, another = (np.uintp(start + k * step), by[row, k]) if k < size else (first, nothing)
+        fourth, yet_another = (np.uintp(start + last * step), by[row, last]) if last < size else (first, nothing)
+        if more:
+            for c in range(np.uintp(count)):
+                to[to_at + c] += (own * numbers[first + c] + other * numbers[second + c]) + (
+                    another * numbers[third + c] + yet_another * numbers[fourth + c]
+                )
+        elif k < size:
+            for c in range(np.uintp(count)):
+                to[to_at + c] = (own * numbers[first + c] + other * numbers[second + c]) + (
+                    another * numbers[third + c] + yet_another * numbers[fourth + c]
+                )
+        else:
+            for c in range(np.uintp(count)):
+                to[to_at + c] = own * numbers[first + c] + other * numbers[second + c]
+        more = True
+        i = _next(by, row, last)
 
 
 @compiled
 def of_kernel(kernel, out, side, _, channels, by, inside, weights, back, first, last):  # type: ignore[no-untyped-def]
-    """What the products take in place of some kernels (out, side, side, channels), added; or the gradient, back."""
+    """What the products take in place of some kernels (out, side, side, channels); or their gradient, added, back."""
     count, size = side // inside, inside * inside
     for answer in range(first, last):
         for row in range(len(by)):
             for place in range(size):
                 of_weights = np.uintp(((row * out + answer) * size + place) * channels)
+                begun = False
                 for tap in range(count * count):
                     factor = by[row, tap]
                     if factor == 0:
@@ -48,9 +71,13 @@ def of_kernel(kernel, out, side, _, channels, by, inside, weights, back, first, 
                     if back:
                         for c in range(np.uintp(channels)):
                             kernel[tapped + c] += factor * weights[of_weights + c]
-                    else:
+                    elif begun:
                         for c in range(np.uintp(channels)):
                             weights[of_weights + c] += factor * kernel[tapped + c]
+                    else:
+                        for c in range(np.uintp(channels)):
+                            weights[of_weights + c] = factor * kernel[tapped + c]
+                    begun = True
 
 
 @compiled
