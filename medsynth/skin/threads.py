@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -58,15 +58,23 @@ def scratch(name: str, like: Tensor, *shape: int) -> Tensor:
         shape: of the tensor.
     """
     size = math.prod(shape)
-    kept: Tensor | None = getattr(_kept, name, None)
+    kept = _own.scratch.get(name)
     if kept is None or kept.dtype != like.dtype or len(kept) < size:
         with torch.inference_mode(False):  # else it could not be written to outside of that mode
             kept = torch.empty(size, dtype=like.dtype)
-        setattr(_kept, name, kept)
+        _own.scratch[name] = kept
     return kept[:size].view(shape)
 
 
-_kept = threading.local()
+class _Own(threading.local):
+    """What a thread keeps. Those that help it are kept too, for their scratch: new memory's pages are cleared first."""
+
+    def __init__(self) -> None:
+        self.scratch: dict[str, Tensor] = {}
+        self.helpers = ThreadPoolExecutor(os.cpu_count(), "medsynth-skin")  # which begin when there is work
+
+
+_own = _Own()
 
 
 def _ends(count: int, parts: int) -> Iterator[tuple[int, int]]:
@@ -79,11 +87,13 @@ def _each(calls: Sequence[Callable[[], None]]) -> None:
         own()
         return
     _end_torchs()
-    with ThreadPoolExecutor(len(others)) as pool:
-        begun = [pool.submit(call) for call in others]
+    begun = [_own.helpers.submit(call) for call in others]
+    try:
         own()
-        for call in begun:
-            call.result()
+    finally:
+        wait(begun)
+    for call in begun:
+        call.result()
 
 
 def _end_torchs() -> None:

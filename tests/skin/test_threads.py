@@ -1,6 +1,7 @@
 """Work shared out to threads: all of it, once, and nothing of how is left behind."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 
@@ -67,6 +68,23 @@ def test_scratch_is_a_threads_own_and_stays_until_more_or_another_type_is_asked_
     threads.in_parts(lambda some: seen.append(threads.scratch("shared", torch.empty(0), 5).data_ptr()), 3)
     mine = threads.scratch("shared", torch.empty(0), 5).data_ptr()
     assert seen.count(mine) == 1, "this thread did one part, and others theirs elsewhere"
+
+
+def test_threads_that_help_stay_and_their_scratch_with_them() -> None:
+    def used() -> set[tuple[int, int]]:
+        seen: list[tuple[int, int]] = []
+        together = threading.Barrier(3)
+
+        def work(_: slice) -> None:
+            seen.append((threading.get_ident(), threads.scratch("stays", torch.empty(0), 5).data_ptr()))
+            together.wait(10)
+
+        threads.in_parts(work, 3)
+        return set(seen)
+
+    first = used()
+    assert len(first) == 3
+    assert used() == first
 
 
 def running() -> set[str]:
