@@ -180,3 +180,59 @@ def _odd() -> dict[str, bytes]:
 
 ODD = _odd()
 """File name: bytes of a sound image of an unusual kind; all show about :func:`picture`."""
+
+
+def _scans() -> bytes:
+    data = encoded(Image.new("RGB", (1000, 1000), (200, 150, 180)), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + 2000 * last + data[-2:]
+
+
+def _scans_in_a_tile() -> bytes:
+    sink = io.BytesIO()
+    options = {"shape": (1008, 1008, 3), "dtype": np.uint8, "tile": (1008, 1008), "photometric": "rgb"}
+    encoded_tile = _scans().replace(struct.pack(">HH", 1000, 1000), struct.pack(">HH", 1008, 1008), 1)
+    tifffile.imwrite(sink, iter([encoded_tile]), compression="jpeg", **options)
+    return sink.getvalue()
+
+
+def _directories(count: int, tags: list[tuple[int, int, int, int]], rest: bytes = b"") -> bytes:
+    """A TIFF of so many directories of the same tags (number, type, how many, value), then the rest."""
+    size = 2 + 12 * len(tags) + 4
+    body = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    ends = [8 + size * place for place in range(1, count)] + [0]
+    return b"II*\x00\x08\x00\x00\x00" + b"".join(body + struct.pack("<I", end) for end in ends) + rest
+
+
+def _pages() -> bytes:
+    page = [(254, 4, 1, 1), (256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8)]
+    return _directories(50_000, [*page, (278, 3, 1, 8), (279, 4, 1, 64)])
+
+
+def _pieces(count: int = 1_000_000) -> bytes:
+    start = 8 + 2 + 9 * 12 + 4
+    page = [(256, 4, 1, 1), (257, 4, 1, count), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, count, start)]
+    rest = struct.pack("<I", 8) * count + struct.pack("<I", 1) * count
+    return _directories(1, [*page, (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, count, start + 4 * count)], rest)
+
+
+def _gif_frames() -> bytes:
+    data = encoded(Image.new("P", (9, 9)), "GIF")
+    return data[:-1] + 200_000 * data[data.index(b"\x2c") : -1] + data[-1:]
+
+
+BUSY: dict[str, tuple[bytes, Reason]] = {
+    "scans.jpg": (_scans(), Reason.UNSUPPORTED),
+    "scans in a tile.tif": (_scans_in_a_tile(), Reason.UNSUPPORTED),
+    "comments.jpg": (b"\xff\xd8" + 8_000_000 * b"\xff\xfe\x00\x02", Reason.UNSUPPORTED),
+    "fill bytes.jpg": (b"\xff\xd8" + 32_000_000 * b"\xff", Reason.TRUNCATED),
+    "parts.png": (_PNG_DATA[:33] + 2_000_000 * _chunk(b"tEXt", b""), Reason.UNSUPPORTED),
+    "parts.webp": (
+        b"RIFF" + struct.pack("<I", 30_000_000) + b"WEBPVP8X" + struct.pack("<I10x", 10) + 4_000_000 * b"ABCD\0\0\0\0",
+        Reason.UNSUPPORTED,
+    ),
+    "frames.gif": (_gif_frames(), Reason.SEVERAL_FRAMES),
+    "pages.tif": (_pages(), Reason.SEVERAL_FRAMES),
+    "pieces.tif": (_pieces(), Reason.UNSUPPORTED),
+}
+"""Files that say little at great length, each with why it is refused."""

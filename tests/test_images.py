@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from medsynth import images
 from medsynth.errors import Reason, Rejected
-from tests.bad_inputs import BAD, ODD, encoded, jpeg_bomb, oriented, picture, png_bomb, pyramid, tiff, tiff_bomb
+from tests.bad_inputs import BAD, BUSY, ODD, encoded, jpeg_bomb, oriented, picture, png_bomb, pyramid, tiff, tiff_bomb
 
 
 def as_pillow_shows(data: bytes) -> np.ndarray:
@@ -162,6 +162,31 @@ def test_bad_images_are_refused_with_their_reason(name: str) -> None:
         images.decode(data)
     assert caught.value.reason is reason
     assert "\n" not in caught.value.detail
+
+
+@pytest.mark.parametrize("name", BUSY)
+def test_what_keeps_a_reader_busy_is_refused_in_a_moment(name: str) -> None:
+    data, reason = BUSY[name]
+    started = time.perf_counter()
+    with pytest.raises(Rejected) as caught:
+        images.decode(data)
+    with contextlib.suppress(Rejected):
+        images.size(data)
+    assert caught.value.reason is reason
+    assert time.perf_counter() - started < 5
+
+
+def test_fill_bytes_before_a_marker_are_nothing() -> None:
+    data = encoded(RGB, "JPEG")
+    np.testing.assert_array_equal(images.decode(data[:2] + 1000 * b"\xff" + data[2:]), images.decode(data))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_scans_inside_of_other_parts_do_not_count(progressive: bool) -> None:
+    data = encoded(RGB, "JPEG", progressive=progressive)
+    comment = b"\xff\xfe" + (2 + 400).to_bytes(2, "big") + 200 * b"\xff\xda"
+    np.testing.assert_array_equal(images.decode(data[:2] + comment + data[2:]), images.decode(data))
+    np.testing.assert_array_equal(images.decode(data + comment), images.decode(data))
 
 
 @pytest.mark.parametrize("bomb", [jpeg_bomb, png_bomb, tiff_bomb])

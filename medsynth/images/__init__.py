@@ -6,6 +6,7 @@ integer arithmetic is used, so the pixels are the same on every machine.
 """
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -19,15 +20,28 @@ from PIL import BmpImagePlugin, GifImagePlugin, WebPImagePlugin
 
 from medsynth.errors import Reason, Rejected
 from medsynth.images import _tiff
-from medsynth.images._pixels import Pixels, check_size, exif_orientation, from_cmyk, to_rgb, turned, upright
+from medsynth.images._pixels import (
+    Pixels,
+    check_scans,
+    check_size,
+    exif_orientation,
+    from_cmyk,
+    to_rgb,
+    turned,
+    upright,
+)
 
-__all__ = ["Pixels", "decode", "encode_png", "mpp", "plausible_mpp", "size"]
+__all__ = ["Pixels", "decode", "encode_png", "mpp", "plausible_mpp", "recognised", "size"]
 
 T = TypeVar("T")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_NO_FILL = re.compile(rb"[^\xff]")
+_MOST_PARTS = 100_000
+"""Of one file: more are there to keep a reader busy. A PNG as libpng writes it has one for each 8 KiB."""
+
 _CUT_SHORT = ("truncated", "premature", "too small", "not enough")
 
 
@@ -50,6 +64,11 @@ def decode(data: bytes, *, max_pixels: int = 100_000_000) -> Pixels:
     """
     kind = _kind(data)
     return _guard(lambda: kind.decode(data, max_pixels))
+
+
+def recognised(data: bytes) -> bool:
+    """Whether a file begins as one of the kinds does that :func:`decode` takes."""
+    return _recognised(data) is not None
 
 
 def size(data: bytes) -> tuple[int, int]:
@@ -121,7 +140,7 @@ class _Kind:
     size: Callable[[bytes], tuple[int, int]]
 
 
-def _kind(data: bytes) -> _Kind:
+def _recognised(data: bytes) -> _Kind | None:
     if data[:3] == b"\xff\xd8\xff":
         return _JPEG_KIND
     if data[:8] == _PNG:
@@ -134,6 +153,13 @@ def _kind(data: bytes) -> _Kind:
         return _GIF_KIND
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _WEBP_KIND
+    return None
+
+
+def _kind(data: bytes) -> _Kind:
+    kind = _recognised(data)
+    if kind is not None:
+        return kind
     if not data:
         raise Rejected(Reason.TRUNCATED, "the file is empty")
     raise Rejected(Reason.UNREADABLE, f"starts with {data[:8]!r}: no JPEG, PNG, TIFF, BMP, GIF or WebP")
@@ -173,12 +199,17 @@ def _jpeg_header(data: bytes) -> _Header:
     """Walk the markers up to the frame header (ITU-T T.81, annex B)."""
     position, end = 2, len(data)
     orientation, adobe = 1, False
-    while position + 4 <= end:
-        marker = data[position + 1]
+    for _ in range(_MOST_PARTS):
+        if position + 4 > end:
+            break
         if data[position] != 0xFF:
             raise Rejected(Reason.UNREADABLE, f"JPEG: no marker at byte {position}")
-        if marker == 0xFF:  # a fill byte
-            position += 1
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill bytes, of which any number may stand before a marker
+            found = _NO_FILL.search(data, position + 1)
+            if found is None:
+                break
+            position = found.start() - 1
             continue
         if marker in (0xD9, 0xDA):
             raise Rejected(Reason.UNREADABLE, "JPEG: no frame header")
@@ -193,6 +224,8 @@ def _jpeg_header(data: bytes) -> _Header:
         elif marker == 0xEE and data[position + 4 : position + 9] == b"Adobe":
             adobe = True
         position += 2 + length
+    else:
+        raise Rejected(Reason.UNSUPPORTED, f"a JPEG of more than {_MOST_PARTS:,} parts before its pixels")
     raise Rejected(Reason.TRUNCATED, "JPEG: the file ends inside its header")
 
 
@@ -201,6 +234,7 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels:
     check_size(header.width, header.height, max_pixels)
     if header.bits != 8:
         raise Rejected(Reason.UNSUPPORTED, f"JPEG with {header.bits} bits a sample; 8 are supported")
+    check_scans(data)
     try:
         if header.components == 4:
             image = from_cmyk(simplejpeg.decode_jpeg(data, "CMYK"), inverted=header.inverted)
@@ -219,8 +253,11 @@ def _png_header(data: bytes) -> _Header:
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise Rejected(Reason.TRUNCATED, "PNG: the file ends inside its header")
     width, height = struct.unpack_from(">II", data, 16)
-    orientation, position, whole = 1, 33, False
+    orientation, position, whole, parts = 1, 33, False, 0
     while position + 12 <= len(data) and not whole:
+        parts += 1
+        if parts > _MOST_PARTS:
+            raise Rejected(Reason.UNSUPPORTED, f"a PNG of more than {_MOST_PARTS:,} parts")
         (length,) = struct.unpack_from(">I", data, position)
         name = data[position + 4 : position + 8]
         if name == b"acTL" and data[position + 8 : position + 12] != b"\0\0\0\1":
@@ -279,8 +316,11 @@ def _webp_header(data: bytes) -> _Header:
     flags, width, w, height, h = struct.unpack_from("<B3xHBHB", data, 20)
     if flags & 0x02:
         raise Rejected(Reason.SEVERAL_FRAMES, "an animated WebP")
-    orientation, position = 1, 30
+    orientation, position, parts = 1, 30, 0
     while position + 8 <= len(data):
+        parts += 1
+        if parts > _MOST_PARTS:
+            raise Rejected(Reason.UNSUPPORTED, f"a WebP of more than {_MOST_PARTS:,} parts")
         (length,) = struct.unpack_from("<I", data, position + 4)
         if data[position : position + 4] == b"EXIF":
             exif = data[position + 8 : position + 8 + length]
@@ -296,8 +336,8 @@ def _by_pillow(reader: Callable[[io.BytesIO], Any], header: Callable[[bytes], _H
         check_size(found.width, found.height, max_pixels)
         with reader(io.BytesIO(data)) as picture:
             check_size(picture.width, picture.height, max_pixels)
-            if getattr(picture, "n_frames", 1) > 1:
-                raise Rejected(Reason.SEVERAL_FRAMES, f"an animation of {picture.n_frames} frames")
+            if getattr(picture, "is_animated", False):  # which looks for a second frame, where n_frames reads all
+                raise Rejected(Reason.SEVERAL_FRAMES, "an animation")
             pixels = np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
         return upright(to_rgb(pixels, alpha="straight"), found.orientation)
 

@@ -1,5 +1,6 @@
 """Exact integer arithmetic on decoded pixels, shared by the decoders of :mod:`medsynth.images`."""
 
+import re
 import struct
 from typing import Any
 
@@ -12,6 +13,10 @@ Pixels = NDArray[np.uint8]
 
 EXIF_ORIENTATION = 0x0112
 
+_SCAN, _END = b"\xff\xda", 0xD9
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # with a length behind it, or the end
+_MOST_SCANS = 50
+
 
 def check_size(width: int, height: int, limit: int) -> None:
     """Refuse a size that a header names, before anything is allocated for it.
@@ -23,6 +28,25 @@ def check_size(width: int, height: int, limit: int) -> None:
         raise Rejected(Reason.UNREADABLE, f"the header says {width}x{height} pixels")
     if width * height > limit:
         raise Rejected(Reason.TOO_MANY_PIXELS, f"{width}x{height} pixels, more than {limit:,}")
+
+
+def check_scans(jpeg: bytes) -> None:
+    """Refuse a JPEG of scan after scan, each of which is decoded over the whole picture.
+
+    Raises:
+        Rejected: it has more than 50; encoders make up to some twelve.
+    """
+    if jpeg.count(_SCAN) <= _MOST_SCANS:  # a glance, which counts those inside of other parts too
+        return
+    scans, position = 0, 2
+    while (found := _MARKER.search(jpeg, position)) is not None:
+        marker, position = found.group()[1], found.end()
+        scans += marker == _SCAN[1]
+        if scans > _MOST_SCANS:
+            raise Rejected(Reason.UNSUPPORTED, f"a JPEG of more than {_MOST_SCANS} scans")
+        if marker == _END:
+            return
+        position += int.from_bytes(jpeg[position : position + 2], "big")
 
 
 def turned(width: int, height: int, orientation: int) -> tuple[int, int]:

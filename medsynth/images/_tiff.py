@@ -1,6 +1,7 @@
 """The TIFF family for :mod:`medsynth.images`: baseline, tiled, OME-TIFF and pyramids, strictly."""
 
 import io
+import itertools
 import logging
 from typing import Any
 
@@ -9,7 +10,17 @@ import simplejpeg
 import tifffile
 
 from medsynth.errors import Reason, Rejected
-from medsynth.images._pixels import EXIF_ORIENTATION, Pixels, check_size, from_cmyk, to_8_bit, to_rgb, turned, upright
+from medsynth.images._pixels import (
+    EXIF_ORIENTATION,
+    Pixels,
+    check_scans,
+    check_size,
+    from_cmyk,
+    to_8_bit,
+    to_rgb,
+    turned,
+    upright,
+)
 
 # Every fault of a TIFF is raised here as Rejected; tifffile would print a warning besides.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -17,6 +28,9 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000})
 """None, fax, LZW, JPEG, deflate (two numbers), PackBits, Zstandard. For all of these but JPEG, tifffile
 never unpacks more than the directory says; others bring headers of their own that may say anything."""
+
+_MOST_PAGES, _MOST_PIECES = 100, 1 << 16
+"""A pyramid's levels, and the tiles or strips of one: each takes time, however little it holds."""
 
 _MICRO = {"nm": 0.001, "\N{MICRO SIGN}m": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0, "mm": 1000.0}
 
@@ -38,10 +52,10 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
     with np.errstate(all="ignore"), tifffile.TiffFile(io.BytesIO(data)) as file:
         page = _first(file)
         check_size(page.imagewidth, page.imagelength, max_pixels)
-        for index in range(1, len(file.pages)):
+        for place, further in enumerate(itertools.islice(file.pages, 1, None), 1):
             # A pyramid may store its smaller levels as pages of their own, marked as reduced.
-            if not getattr(file.pages[index], "is_reduced", False):
-                raise Rejected(Reason.SEVERAL_FRAMES, f"a TIFF of {len(file.pages)} pages")
+            if place == _MOST_PAGES or not getattr(further, "is_reduced", False):
+                raise Rejected(Reason.SEVERAL_FRAMES, "a TIFF of several pages")
         check_kind(page, max_pixels)
         _check_segments(page, data)
         return upright(as_rgb(page, page.asarray(maxworkers=1)), _orientation(page))
@@ -99,6 +113,10 @@ def check_kind(page: Any, max_pixels: int, *, any_compression: bool = False) -> 
 
 
 def _check_segments(page: Any, data: bytes) -> None:
+    if len(page.dataoffsets) > _MOST_PIECES:
+        raise Rejected(
+            Reason.UNSUPPORTED, f"a TIFF in {len(page.dataoffsets):,} pieces; up to {_MOST_PIECES:,} are taken"
+        )
     # tifffile fills segments that are missing with one colour, and libjpeg those that end early.
     tables = page.jpegtables or b""
     room = page.tilewidth * page.tilelength if page.is_tiled else page.imagewidth * page.imagelength
@@ -110,6 +128,7 @@ def _check_segments(page: Any, data: bytes) -> None:
             whole = tables[:-2] + segment[2:] if tables else segment
             height, width, _, _ = simplejpeg.decode_jpeg_header(whole)
             check_size(width, height, room)
+            check_scans(whole)
             simplejpeg.decode_jpeg(whole, "GRAY")
 
 
