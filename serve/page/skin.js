@@ -39,14 +39,15 @@ function typeName() {
 function show() {
   for (const [place, button] of [...get("strip").children].entries()) {
     button.setAttribute("aria-pressed", String(place === kind.value - 1));
-    if (shown[place]) button.querySelector("img").src = shown[place];
+    if (shown[place]) button.querySelector("img").src = shown[place].address;
   }
   const picture = shown[kind.value - 1];
   if (!picture) return;
-  photo.src = picture;
-  photo.alt = `Synthetic photo: ${condition.value}, skin type ${typeName()}, seed ${seed.value}`;
-  get("save").href = picture;
-  get("save").download = `synthetic-${condition.value}-${typeName()}-${seed.value}.png`;
+  const asked = picture.asked; // not what the form says by now
+  photo.src = picture.address;
+  photo.alt = `Synthetic photo: ${asked.condition}, skin type ${asked.fitzpatrick}, seed ${asked.seed}`;
+  get("save").href = picture.address;
+  get("save").download = `synthetic-${asked.condition}-${asked.fitzpatrick}-${asked.seed}.png`;
   get("pictures").hidden = false;
 }
 
@@ -72,10 +73,11 @@ async function draw() {
   const asked = { condition: condition.value, seed: Number(seed.value), lesion_box: [left, top, left + wide, top + wide] };
   if (camera.value) asked.device = camera.value;
   try {
-    const drawn = await Promise.all(model.fitzpatrick.map((type) => one({ ...asked, fitzpatrick: type }, mine.abort.signal)));
+    const each = model.fitzpatrick.map((type) => ({ ...asked, fitzpatrick: type }));
+    const drawn = await Promise.all(each.map((wanted) => one(wanted, mine.abort.signal)));
     if (round !== mine) return;
-    shown.forEach((address) => URL.revokeObjectURL(address));
-    shown = drawn.map((file) => URL.createObjectURL(file));
+    shown.forEach((picture) => URL.revokeObjectURL(picture.address));
+    shown = drawn.map((file, at) => ({ asked: each[at], address: URL.createObjectURL(file) }));
     show();
     inform(`Seed ${asked.seed}: six pictures in ${Math.round(performance.now() - mine.began)} ms`);
   } catch (error) {

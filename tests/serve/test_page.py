@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from medsynth import images
 from serve.client import Client
@@ -274,6 +274,42 @@ def test_a_refused_change_is_told_and_passes(page: Page, drawing: str) -> None:
     page.locator("#seed").fill("5")
     expect(page.locator("#skin-status")).to_have_text("Too Many Requests: wait")
     expect(page.locator("#skin-status")).to_contain_text("Seed 5")
+
+
+def labelled(page: Page, condition: str, skin_type: str, seed: int) -> None:
+    """Choose a skin type, and see that its photo is labelled, and saved, as what it is."""
+    page.get_by_role("button", name=f"Type {skin_type}", exact=True).click()
+    named = f"Synthetic photo: {condition}, skin type {skin_type}, seed {seed}"
+    expect(page.locator("#photo")).to_have_attribute("alt", named)
+    expect(page.locator("#save")).to_have_attribute("download", f"synthetic-{condition}-{skin_type}-{seed}.png")
+
+
+def test_a_photo_is_labelled_as_what_was_asked(page: Page, drawing: str, test_output: Path) -> None:
+    page.goto(drawing)
+    settled(page, drawing, condition="BCC", fitzpatrick="III", lesion_box=[11, 11, 22, 22], seed=1)
+    page.locator("#seed").fill("-3")
+    expect(page.locator("#skin-status")).to_have_text("A seed is a whole number, 0 or more.")
+    labelled(page, "BCC", "VI", 1)
+    late = {"title": "Gateway Timeout", "detail": "20 s are over"}
+    page.route("**/v1/skin/images", lambda route: route.fulfill(status=504, json=late))
+    page.locator("#seed").fill("5")
+    page.select_option("#condition", "NEV")
+    expect(page.locator("#skin-status")).to_have_text("Gateway Timeout: 20 s are over")
+    labelled(page, "BCC", "II", 1)
+    page.screenshot(path=test_output / "page-skin-late.png", full_page=True)
+    page.unroute("**/v1/skin/images")
+    held: list[Route] = []
+    page.route("**/v1/skin/images", lambda route: held.append(route))
+    page.locator("#seed").fill("6")
+    end = time.monotonic() + 10
+    while len(held) < 6:
+        assert time.monotonic() < end, "the page does not ask"
+        page.wait_for_timeout(20)
+    labelled(page, "BCC", "IV", 1)
+    for route in held:
+        route.continue_()
+    expect(page.locator("#skin-status")).to_contain_text("Seed 6")
+    labelled(page, "NEV", "IV", 6)
 
 
 def test_the_docs_are_readable(page: Page, address: str, test_output: Path) -> None:
