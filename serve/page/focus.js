@@ -15,12 +15,12 @@ function tell(text, bad) {
 async function map() {
   if (!image) return;
   if (!mpp.reportValidity()) return;
-  const mine = ++asked;
+  const mine = ++asked, given = mpp.value;
   tell(`Looking at ${image.name} …`);
   get("result").hidden = true;
   let answer, body;
   try {
-    const address = `/v1/focus/heatmaps?mpp=${encodeURIComponent(mpp.value)}`;
+    const address = "/v1/focus/heatmaps" + (given && `?mpp=${encodeURIComponent(given)}`);
     const type = image.type.startsWith("image/") ? image.type : "image/tiff";
     const wanted = headers({ "Content-Type": type, Accept: "application/json" });
     answer = await fetch(address, { method: "POST", headers: wanted, body: image });
@@ -32,13 +32,17 @@ async function map() {
   if (mine !== asked) return; // another image was dropped meanwhile
   if (!answer.ok) {
     if (answer.status === 401) askForToken();
-    tell(`${body.title}: ${body.detail}`, true);
+    if (body.reason === "unknown_mpp") {
+      tell(`${image.name} does not say its pixel size: fill it in, then map again.`, true);
+      mpp.focus();
+    } else tell(`${body.title}: ${body.detail}`, true);
     return;
   }
   found = body;
   picture = await createImageBitmap(image).catch(() => null); // browsers show no TIFF: the map alone, then
   if (mine !== asked) return;
-  tell(`${image.name}: ${found.geometry.width} × ${found.geometry.height} pixels of ${found.geometry.mpp} µm`);
+  const shape = found.geometry, source = given ? "as given here" : "as the file says";
+  tell(`${image.name}: ${shape.width} × ${shape.height} pixels of ${shape.mpp} µm, ${source}`);
   show();
 }
 

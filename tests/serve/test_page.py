@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from medsynth import images
 from serve.client import Client
 from tests.serve.local import LocalFocus, LocalSkin, client, encoded, server
-from tests.slides import on_glass
+from tests.slides import on_glass, write_tiff
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -60,9 +60,10 @@ def test_an_image_gets_its_map_and_legend(page: Page, address: str, picture: Pat
     page.goto(address)
     expect(page.get_by_text("Not for diagnosis.")).to_be_visible()
     page.screenshot(path=test_output / "page-empty.png")
+    page.get_by_label("Pixel size in µm").fill("0.25")
     page.set_input_files("#file", picture)
     expect(page.locator("#result")).to_be_visible()
-    expect(page.locator("#status")).to_have_text("slide.png: 900 × 700 pixels of 0.25 µm")
+    expect(page.locator("#status")).to_have_text("slide.png: 900 × 700 pixels of 0.25 µm, as given here")
     assert page.locator("#ticks li").all_text_contents() == [
         "0 µm, in focus",
         "0.5 µm, slight",
@@ -95,6 +96,9 @@ def test_by_keyboard_alone(page: Page, address: str, picture: Path, test_output:
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(picture)
+    expect(page.locator("#mpp")).to_be_focused()
+    page.keyboard.type("0.25")
+    page.keyboard.press("Enter")
     expect(page.locator("#result")).to_be_visible()
     seen = []
     for _ in range(8):
@@ -103,7 +107,7 @@ def test_by_keyboard_alone(page: Page, address: str, picture: Path, test_output:
         if seen[-1] == "canvas":
             break
     assert seen[-1] == "canvas", seen
-    assert set(seen) >= {"mpp", "opacity", "again", "canvas"}
+    assert set(seen) >= {"opacity", "again", "canvas"}
     page.keyboard.press("ArrowRight")
     expect(page.locator("#reading")).to_contain_text("row 1, column 1: no tissue")
     for _ in range(9):
@@ -115,6 +119,7 @@ def test_by_keyboard_alone(page: Page, address: str, picture: Path, test_output:
 
 def test_the_reading_is_what_the_service_said(page: Page, address: str, picture: Path) -> None:
     page.goto(address)
+    page.locator("#mpp").fill("0.25")
     page.set_input_files("#file", picture)
     grid = json.loads(Client(address).heat_map(picture.read_bytes(), 0.25, "application/json"))
     expect(page.locator("#result")).to_be_visible()
@@ -133,9 +138,33 @@ def test_what_goes_wrong_is_told(page: Page, address: str, tmp_path: Path) -> No
     page.set_input_files("#file", tmp_path / "text.png")
     expect(page.locator("#status")).to_contain_text("Bad Request: starts with")
     expect(page.locator("#result")).to_be_hidden()
+    page.locator("#mpp").fill("0.25")
     (tmp_path / "glass.png").write_bytes(encoded(on_glass(300, 300, (0, 0, 0, 0))))
     page.set_input_files("#file", tmp_path / "glass.png")
     expect(page.locator("#status")).to_contain_text("no tissue found")
+
+
+def test_a_file_may_say_its_pixel_size(page: Page, address: str, picture: Path, test_output: Path) -> None:
+    page.goto(address)
+    field, status = page.get_by_label("Pixel size in µm (empty: as the file says)"), page.locator("#status")
+    expect(field).to_have_value("")
+    tiff = write_tiff(picture.with_name("half.tif"), on_glass(700, 900, (90, 130, 500, 600)), 0.5)
+    page.set_input_files("#file", tiff)
+    expect(status).to_have_text("half.tif: 900 × 700 pixels of 0.5 µm, as the file says")
+    grid = json.loads(Client(address).heat_map(tiff.read_bytes(), None, "application/json"))
+    expect(page.locator("#figures")).to_contain_text(f"Median {grid['summary']['radius_um_median']:.2f} µm")
+    page.screenshot(path=test_output / "page-tiff.png", full_page=True)
+    page.set_input_files("#file", picture)
+    expect(status).to_have_text("slide.png does not say its pixel size: fill it in, then map again.")
+    expect(status).to_have_class("bad")
+    expect(page.locator("#result")).to_be_hidden()
+    expect(field).to_be_focused()
+    page.screenshot(path=test_output / "page-no-size.png", full_page=True)
+    field.fill("0.3")
+    page.get_by_role("button", name="Map again").click()
+    expect(status).to_have_text("slide.png: 900 × 700 pixels of 0.3 µm, as given here")
+    page.set_input_files("#file", tiff)
+    expect(status).to_have_text("half.tif: 900 × 700 pixels of 0.3 µm, as given here")
 
 
 def test_a_token_is_asked_for_where_one_is_needed(page: Page, focus: LocalFocus, picture: Path) -> None:
@@ -143,7 +172,9 @@ def test_a_token_is_asked_for_where_one_is_needed(page: Page, focus: LocalFocus,
         page.goto(address)
         expect(page.locator("#token")).to_be_focused()
         expect(page.locator("#skin")).to_be_hidden()
+        page.locator("#mpp").fill("0.25")
         page.set_input_files("#file", picture)
+        expect(page.locator("#token")).to_be_focused()
         page.keyboard.type(TOKEN)
         page.keyboard.press("Enter")
         expect(page.locator("#result")).to_be_visible()
@@ -152,6 +183,7 @@ def test_a_token_is_asked_for_where_one_is_needed(page: Page, focus: LocalFocus,
 def test_dropped_images_and_small_screens(page: Page, address: str, picture: Path, test_output: Path) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     page.goto(address)
+    page.locator("#mpp").fill("0.25")
     drop = """async (data) => {
         const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
         const carried = new DataTransfer();
