@@ -6,10 +6,11 @@ What a batch spares is the way into the model's thread and back.
 """
 
 import asyncio
+import contextlib
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,6 +29,8 @@ from serve.figures import Figures
 from serve.wire import FOCUS, FOCUS_NOTE, About, Form, Item, Judged, Refused
 
 _DECODERS = 2
+_ROOM = 64_000_000
+"""Pixels that are decoded, or wait for the network, at once: 192 MB, and many times what a batch of tiles has."""
 _LEGEND_STEPS = 24
 
 
@@ -56,8 +59,12 @@ class Scorer:
             self._grades.limits,
         )
 
-    def pixels(self, item: Item) -> Decoded:
+    def pixels(self, data: bytes | NDArray[np.uint8], given: float | None) -> Decoded:
         """Decode an image.
+
+        Args:
+            data: a file, or (H, W, 3) uint8 RGB.
+            given: µm a pixel, None for what the file says.
 
         Returns:
             Its pixels, and µm a pixel: as asked for, else as the file says, else None.
@@ -65,14 +72,14 @@ class Scorer:
         Raises:
             Rejected: it cannot be decoded, or is too small to be judged.
         """
-        if isinstance(item.data, np.ndarray):
-            found, mpp = item.data, None
+        if isinstance(data, np.ndarray):
+            found, mpp = data, None
         else:
-            found, mpp = images.decode(item.data, max_pixels=self._max_pixels), images.mpp(item.data)
+            found, mpp = images.decode(data, max_pixels=self._max_pixels), images.mpp(data)
         if min(found.shape[:2]) < self._model.field:
             text = f"{found.shape[1]}x{found.shape[0]} px; the focus network needs {self._model.field} a side"
             raise Rejected(Reason.TOO_SMALL, text)
-        return found, mpp if item.mpp is None else item.mpp
+        return found, mpp if given is None else given
 
     def judge(self, pixels: NDArray[np.uint8], mpp: float | None) -> Judged:
         """Judge one image.
@@ -103,7 +110,7 @@ class Scorer:
         Raises:
             Rejected: the image is unusable, has no tissue, or nothing says how large its pixels are.
         """
-        pixels, scale = self.pixels(Item(data, mpp))
+        pixels, scale = self.pixels(data, mpp)
         if scale is None:
             raise Rejected(Reason.UNKNOWN_MPP, "mpp: the file does not say how large its pixels are; send it, in µm")
         picture = _Picture(pixels, scale)
@@ -159,6 +166,34 @@ def _cells(values: NDArray[np.float32]) -> list[list[float | None]]:
     return [[None if math.isnan(value) else float(f"{value:.4g}") for value in row] for row in values.tolist()]
 
 
+class Room:
+    """Bounds what is held at once; who comes first is served first, so that none waits for ever.
+
+    Args:
+        size: of it, in pixels. What is larger takes all of it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = self._free = size
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def taken(self, pixels: int) -> AsyncIterator[None]:
+        """So much of it, once there is so much."""
+        needed = min(pixels, self._size)
+        async with self._turn:
+            while self._free < needed:
+                self._freed.clear()
+                await self._freed.wait()
+            self._free -= needed
+        try:
+            yield
+        finally:
+            self._free += needed
+            self._freed.set()
+
+
 class FocusService:
     """The scorer with its threads: images are decoded in some, judged in one, and mapped in one.
 
@@ -182,7 +217,7 @@ class FocusService:
         self._decoding = ThreadPoolExecutor(_DECODERS, "decode")
         self._judging = ThreadPoolExecutor(1, "judge")
         self._mapping = ThreadPoolExecutor(1, "map")
-        self._waiting = 0
+        self._waiting, self._room = 0, Room(_ROOM)
         self._batched = batched or self._alone
 
     async def about(self) -> About:
@@ -195,15 +230,16 @@ class FocusService:
 
     async def _one(self, item: Item) -> Judged | Refused:
         loop = asyncio.get_running_loop()
-        try:
-            pixels, mpp = await loop.run_in_executor(self._decoding, self._scorer.pixels, item)
-        except Rejected as why:
-            return Refused.of(why)
-        self._queue(1)
-        try:
-            return await self._batched((pixels, mpp))
-        finally:
-            self._queue(-1)
+        async with self._room.taken(item.pixels):
+            try:
+                one = await loop.run_in_executor(self._decoding, self._scorer.pixels, item.data, item.mpp)
+            except Rejected as why:
+                return Refused.of(why)
+            self._queue(1)
+            try:
+                return await self._batched(one)
+            finally:
+                self._queue(-1)
 
     async def _alone(self, one: Decoded) -> Judged:
         return (await self.together([one]))[0]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from serve import bodies
 from serve.bodies import Upload
-from serve.http import Limits, Problem
+from serve.http import Limits, field_problem
 from serve.wire import FOCUS, FOCUS_NOTE, FORMS, Focus, Item, Judged, Refused, model_headers, model_name
 
 Mpp = Annotated[
@@ -64,6 +64,7 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
 
     @router.post(
         "/scores",
+        dependencies=[bodies.only_query("mpp")],
         response_model=FocusScores,
         summary="How far out of focus images are",
         openapi_extra={
@@ -90,13 +91,14 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
         """One raw `image/*` body, or many in a form. Each image is judged by itself."""
         uploads, fields = await bodies.several(request, limits)
         scale = _mpp(fields, mpp)
-        judged, about = await focus.score([Item(upload.data, scale) for upload in uploads])
+        judged, about = await focus.score([Item(upload.data, scale, pixels=upload.pixels) for upload in uploads])
         answers = [_score(upload, one) for upload, one in zip(uploads, judged, strict=True)]
         body = {"model": model_name(about), "note": FOCUS_NOTE, "scores": answers}
         return JSONResponse(body, headers=model_headers(about))
 
     @router.post(
         "/heatmaps",
+        dependencies=[bodies.only_query("mpp")],
         response_class=Response,
         responses={
             200: {
@@ -118,8 +120,8 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
     async def heatmaps(request: Request, mpp: Mpp = None) -> Response:
         """Only tissue is judged, as on a slide. Needs the pixel size: `mpp`, or what a TIFF says."""
         kind = bodies.negotiate(request.headers.get("accept"), list(FORMS))
-        upload = await bodies.one(request, limits)
-        drawn, about = await focus.heat_map(upload.data, mpp, FORMS[kind])
+        upload, fields = await bodies.one(request, limits)
+        drawn, about = await focus.heat_map(upload.data, _mpp(fields, mpp), FORMS[kind])
         if isinstance(drawn, Refused):
             raise bodies.refusal(drawn.raised(), upload.name)
         return Response(drawn, media_type=kind, headers={"Vary": "Accept", **model_headers(about)})
@@ -136,17 +138,15 @@ def _score(upload: Upload, judged: Judged | Refused) -> dict[str, Any]:
 def _mpp(fields: dict[str, str], query: float | None) -> float | None:
     unknown = sorted(set(fields) - {"mpp"})
     if unknown:
-        raise _field(unknown[0], "unknown; the form takes files and mpp")
+        raise field_problem(unknown[0][:100], "unknown; the form takes files and mpp")
     if "mpp" not in fields:
         return query
+    if query is not None:
+        raise field_problem("mpp", "sent twice, in the query too")
     try:
         found = float(fields["mpp"])
     except ValueError:
-        raise _field("mpp", "not a number") from None
+        raise field_problem("mpp", "not a number") from None
     if not 0.01 <= found <= 20:
-        raise _field("mpp", "µm per pixel lie between 0.01 and 20")
+        raise field_problem("mpp", "µm per pixel lie between 0.01 and 20")
     return found
-
-
-def _field(name: str, detail: str) -> Problem:
-    return Problem(422, f"body.{name[:100]}: {detail}", errors=[{"field": f"body.{name[:100]}", "detail": detail}])

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from medsynth import seeds
 from medsynth.skin import tone
 from serve import bodies
-from serve.http import Limits, Problem
+from serve.http import Limits, Problem, field_problem
 from serve.wire import SKIN_NOTE, Asked, Format, Misfit, Picture, Skin, SkinAbout, model_headers, model_name
 
 JSON, ZIP = "application/json", "application/zip"
@@ -71,8 +71,9 @@ class SkinImages(Wanted):
         told = self.model_fields_set
         if self.lesion_size is None and {"lesion_x", "lesion_y"} & told:
             raise ValueError("lesion_x and lesion_y are the centre of a lesion_size; send that too")
-        if self.lesion_box is not None and self.lesion_size is not None:
-            raise ValueError("lesion_box and lesion_size both say where the lesion is; send one")
+        places = [name for name in _WHERE if getattr(self, name) is not None]
+        if len(places) > 1:
+            raise ValueError(f"{' and '.join(places)} each say how large the lesion is; send one")
         return self
 
 
@@ -147,6 +148,7 @@ def routes(skin: Skin | None, limits: Limits) -> APIRouter:
 
     @router.post(
         "/images",
+        dependencies=[bodies.only_query()],
         response_model=SkinAnswer,
         responses=_ANSWERS,
         summary="Draw skin photos",
@@ -174,6 +176,7 @@ def routes(skin: Skin | None, limits: Limits) -> APIRouter:
 
     @router.post(
         "/images/from-map",
+        dependencies=[bodies.only_query(*Wanted.model_fields)],
         response_model=SkinAnswer,
         responses=_ANSWERS,
         summary="Draw skin photos from a map",
@@ -188,7 +191,9 @@ def routes(skin: Skin | None, limits: Limits) -> APIRouter:
 
         /v1/models tells the size and the colours.
         """
-        upload = await bodies.one(request, limits)
+        upload, fields = await bodies.one(request, limits)
+        if fields:
+            raise field_problem(next(iter(fields))[:100], "unknown; the form takes the map, the query all else")
         if upload.data[:8] != b"\x89PNG\r\n\x1a\n":
             raise Problem(415, "a map is a PNG: other kinds change its colours", {"Accept-Post": "image/png"})
         asked = Asked(map=upload.data, device=wanted.device, side=wanted.side, format=_format(request, wanted))
@@ -215,12 +220,6 @@ def seeds_from(first: int, count: int) -> list[int]:
     """Seeds of a request's pictures: its own, then others that follow from it."""
     shift = 64 - _SAFE_BITS
     return [first, *(seeds.digest64(first, "further picture", place) >> shift for place in range(1, count))]
-
-
-def field_problem(field: str, detail: str, *, body: bool = True) -> Problem:
-    """422, naming a field."""
-    where = f"{'body' if body else 'query'}.{field}"
-    return Problem(422, f"{where}: {detail}", errors=[{"field": where, "detail": detail}])
 
 
 def as_row(one: Picture) -> dict[str, Any]:

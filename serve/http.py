@@ -51,6 +51,8 @@ class Limits(Settings):
     """Of one request. 32 MiB hold an uncompressed 3000×3000 image."""
     pixels: int = Field(default=16_000_000, ge=1)
     """Of one image, by its header: half a second of the network's time."""
+    request_pixels: int = Field(default=64_000_000, ge=1)
+    """Of all images of one request."""
     images: int = Field(default=64, ge=1)
     """In one request."""
     pictures: int = Field(default=64, ge=1)
@@ -81,6 +83,12 @@ class Problem(HTTPException):
 def busy(detail: str, status: int = 503, seconds: int = 1) -> Problem:
     """A refusal that passes: 429 or 503, with when to ask again."""
     return Problem(status, detail, {"Retry-After": str(seconds)})
+
+
+def field_problem(field: str, detail: str, *, body: bool = True) -> Problem:
+    """422, naming a field."""
+    where = f"{'body' if body else 'query'}.{field}"
+    return Problem(422, f"{where}: {detail}", errors=[{"field": where, "detail": detail}])
 
 
 def problem_response(
@@ -226,6 +234,9 @@ class Gate:
             return problem_response(400, "Content-Length is no number", _CLOSE)
         if length is not None and int(length) > self._limits.body_bytes:
             return problem_response(413, _too_large(self._limits), _CLOSE)
+        if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
+            text = "a body with a Content-Encoding is not taken; send it as it is"
+            return problem_response(415, text, {"Accept-Encoding": "identity", **_CLOSE})
         if scope["method"] == "POST" and self._in_flight >= self._limits.in_flight:
             text = f"{self._in_flight} requests are being answered; ask again in a second"
             return problem_response(429, text, {"Retry-After": "1", **_CLOSE})

@@ -12,15 +12,14 @@ from typing import Any, Literal
 import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 import medsynth
 from medsynth import images
 from medsynth.errors import Reason, Rejected
 from serve import bodies, skin_protocol
-from serve.generator_routes import field_problem, known
-from serve.http import Limits, Problem
+from serve.generator_routes import known
+from serve.http import Limits, Problem, field_problem
 from serve.wire import FOCUS, SKIN, About, Focus, Item, Judged, Refused, Skin, SkinAbout, model_headers
 
 _CURL = (
@@ -122,7 +121,7 @@ async def _judged_of(
 ) -> tuple[list[dict[str, Any]], About]:
     if len(asked.inputs) != 1:
         raise field_problem("inputs", "one input, images")
-    found, about = await focus.score([Item(one) for one in _images(asked.inputs[0], limits)])
+    found, about = await focus.score(_items(asked.inputs[0], limits))
     judged = [_judged(place, one) for place, one in enumerate(found)]
     outputs = [
         _output("classes", [len(judged), len(about.radii_px)], [share for one in judged for share in one.classes]),
@@ -139,18 +138,22 @@ def _tensors(asked: InferRequest) -> dict[str, tuple[int, str, list[int], list[A
     return {one.name: (place, one.datatype, one.shape, one.data) for place, one in enumerate(asked.inputs)}
 
 
-def _images(tensor: InputTensor, limits: Limits) -> list[bytes | NDArray[np.uint8]]:
+def _items(tensor: InputTensor, limits: Limits) -> list[Item]:
     count = tensor.shape[0]
     if not 1 <= count <= limits.images:
         raise field_problem("inputs.0.shape", f"1 to {limits.images} images")
     if tensor.datatype == "BYTES":
         if len(tensor.shape) != 1 or len(tensor.data) != count:
             raise field_problem("inputs.0.data", f"shape {tensor.shape} and {len(tensor.data)} files; they must agree")
-        return [_file(place, one, limits) for place, one in enumerate(tensor.data)]
+        files = [_file(place, one, limits) for place, one in enumerate(tensor.data)]
+        bodies.check_pixels([one.pixels for one in files], limits)
+        return files
     if tensor.datatype != "UINT8" or len(tensor.shape) != 4 or tensor.shape[3] != 3 or min(tensor.shape) < 1:
         raise field_problem("inputs.0", "images are BYTES of shape (n), or UINT8 of shape (n, h, w, 3)")
     if tensor.shape[1] * tensor.shape[2] > limits.pixels:
         raise Problem(413, f"{tensor.shape[2]}x{tensor.shape[1]} pixels; up to {limits.pixels:,} are taken")
+    pixels = tensor.shape[1] * tensor.shape[2]
+    bodies.check_pixels([pixels] * count, limits)
     try:
         values = np.array(tensor.data, dtype=np.float64).ravel()
     except (ValueError, TypeError, OverflowError):
@@ -159,10 +162,10 @@ def _images(tensor: InputTensor, limits: Limits) -> list[bytes | NDArray[np.uint
         raise field_problem("inputs.0.data", f"{values.size} numbers for the shape {tensor.shape}")
     if not bool(((values >= 0) & (values <= 255) & (values == np.floor(values))).all()):
         raise field_problem("inputs.0.data", "whole numbers from 0 to 255")
-    return list(values.astype(np.uint8).reshape(tensor.shape))
+    return [Item(one, pixels=pixels) for one in values.astype(np.uint8).reshape(tensor.shape)]
 
 
-def _file(place: int, text: Any, limits: Limits) -> bytes:
+def _file(place: int, text: Any, limits: Limits) -> Item:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError):
@@ -173,7 +176,7 @@ def _file(place: int, text: Any, limits: Limits) -> bytes:
             raise Rejected(Reason.TOO_MANY_PIXELS, f"{width}x{height} pixels; up to {limits.pixels:,} are taken")
     except Rejected as why:
         raise bodies.refusal(why, f"inputs.0.data.{place}") from why
-    return data
+    return Item(data, pixels=width * height)
 
 
 def _judged(place: int, one: Judged | Refused) -> Judged:

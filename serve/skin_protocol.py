@@ -10,8 +10,7 @@ import numpy as np
 
 from medsynth import images
 from medsynth.skin import tone
-from serve.generator_routes import field_problem
-from serve.http import Limits
+from serve.http import Limits, field_problem
 from serve.wire import SKIN, Asked, Misfit, Picture, Skin, SkinAbout
 
 INPUTS: dict[str, tuple[str, list[int]]] = {

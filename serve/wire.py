@@ -1,6 +1,6 @@
 """What the ingress and the models tell one another. Nothing here imports a model, so that the ingress starts fast."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -30,6 +30,8 @@ class Item:
     """A file, or (H, W, 3) RGB."""
     mpp: float | None = None
     """µm a pixel; None for what the file says."""
+    pixels: int = field(kw_only=True)
+    """How many it has, by its header."""
 
 
 @dataclass(frozen=True)

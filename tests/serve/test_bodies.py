@@ -1,6 +1,7 @@
 """Images out of requests: what is taken, what is refused, and when."""
 
 import struct
+import threading
 import zlib
 from typing import Any
 
@@ -16,7 +17,7 @@ from serve.http import Limits, Problem, handle_problems
 from tests.serve.local import encoded
 from tests.slides import stained
 
-LIMITS = Limits(pixels=10_000, images=3)
+LIMITS = Limits(pixels=10_000, request_pixels=20_000, images=3)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,77 @@ def test_rubbish_is_400_with_a_reason(http: TestClient, data: bytes) -> None:
 def test_broken_forms_are_4xx(http: TestClient, kind: str, body: bytes) -> None:
     answer = send(http, body, kind)
     assert 400 <= answer.status_code < 500, answer.text
+
+
+def form(name: str, data: bytes = b"x", kind: str = "application/octet-stream") -> bytes:
+    head = f'--b\r\nContent-Disposition: form-data; name="images"; filename="{name}"\r\nContent-Type: {kind}\r\n\r\n'
+    return head.encode() + data + b"\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize(
+    "charset", ["unicode_escape", "raw_unicode_escape", "utf-7", "utf-16", "punycode", "idna", "undefined", "zip", '"']
+)
+def test_names_in_a_charset_that_may_spell_anything_are_415(http: TestClient, charset: str) -> None:
+    for name in (r"\ud800", "xn--a", "+2AA-", r"x\ny"):
+        answer = send(http, form(name, encoded(stained(20, 20))), f"multipart/form-data; boundary=b; charset={charset}")
+        assert answer.status_code == 415
+        assert charset in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("charset", ["UTF-8", "us-ascii", "latin-1", '"iso-8859-1"'])
+def test_usual_charsets_are_taken(http: TestClient, charset: str) -> None:
+    answer = send(http, form("a.png", encoded(stained(20, 20))), f"multipart/form-data; boundary=b; charset={charset}")
+    assert answer.json()["names"] == ["a.png"]
+
+
+def test_names_are_one_line_and_not_endless(http: TestClient) -> None:
+    kind = "multipart/form-data; boundary=b"
+    assert send(http, form("a\tb\x7f\u2028c", encoded(stained(9, 9))), kind).json()["names"] == [
+        "a\ufffdb\ufffd\ufffdc"
+    ]
+    assert send(http, form(3000 * "n", encoded(stained(9, 9))), kind).json()["names"] == [255 * "n"]
+    refused = send(http, form(3000 * "n", b"\x89PNG\r\n\x1a\n", "image/png"), kind)
+    assert refused.status_code == 400
+    assert len(refused.json()["detail"]) < 400
+
+
+@pytest.mark.parametrize("kind", ["image/heic", "image/svg+xml", "image/jp2", "image/x\x01"])
+def test_kinds_that_nothing_here_reads_are_415(http: TestClient, kind: str) -> None:
+    for answer in (
+        send(http, b"<svg/>", kind),
+        send(http, form("a", b"<svg/>", kind), "multipart/form-data; boundary=b"),
+        send(http, form("a.pdf", b"%PDF-1.7", "application/pdf"), "multipart/form-data; boundary=b"),
+    ):
+        assert answer.status_code == 415
+        assert "image/png" in answer.headers["accept-post"]
+        assert answer.json()["reason"] == "unsupported"
+    undeclared = send(http, form("a.pdf", b"%PDF-1.7"), "multipart/form-data; boundary=b")
+    assert (undeclared.status_code, undeclared.json()["reason"]) == (400, "unreadable")
+
+
+def test_pixels_of_all_images_are_counted(http: TestClient) -> None:
+    files = [("images", (f"{n}.png", bomb(100, 100), "image/png")) for n in range(3)]
+    assert http.post("/", files=files[:2]).status_code == 200
+    answer = http.post("/", files=files)
+    assert (answer.status_code, answer.json()["reason"]) == (413, "too_many_pixels")
+    assert "3 images of 30,000 pixels together" in answer.json()["detail"]
+
+
+def test_large_bodies_are_read_beside_the_answers_to_others(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[str] = set()
+    size = images.size
+    monkeypatch.setattr(images, "size", lambda data: threads.add(threading.current_thread().name) or size(data))
+    small, large = encoded(stained(20, 20)), encoded(stained(20, 20)) + bytes(1 << 18)
+    assert send(http, small).status_code == 200
+    inline = set(threads)
+    assert send(http, large).status_code == 200
+    assert len(threads - inline) == 1
+
+
+def test_a_field_sent_twice_is_422(http: TestClient) -> None:
+    answer = http.post("/", files={"images": encoded(stained(20, 20))}, data={"mpp": ["1", "2"]})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"field": "body.mpp", "detail": "sent twice"}]
 
 
 def test_each_reason_has_a_status() -> None:

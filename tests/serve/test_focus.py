@@ -15,7 +15,7 @@ from medsynth.focus.heatmap import Grades
 from medsynth.focus.model import FocusModel
 from medsynth.model_file import ModelError
 from serve.deployments import FOCUS_BATCH
-from serve.focus import FocusService, Scorer
+from serve.focus import FocusService, Room, Scorer
 from serve.wire import About, Item, Judged, Refused
 from tests.serve.local import LocalFocus, encoded
 from tests.slides import network, on_glass, stained, write_tiff
@@ -33,7 +33,7 @@ def scorer(model: FocusModel) -> Scorer:
 
 def test_it_says_what_the_model_says(scorer: Scorer, model: FocusModel) -> None:
     picture = stained(300, 200)
-    judged = scorer.judge(*scorer.pixels(Item(encoded(picture), 0.25)))
+    judged = scorer.judge(*scorer.pixels(encoded(picture), 0.25))
     score = model.score(picture, 0.25)
     assert (judged.width, judged.height, judged.focus_class) == (200, 300, score.focus_class)
     np.testing.assert_allclose(judged.classes, score.probabilities, rtol=1e-5)
@@ -43,9 +43,9 @@ def test_it_says_what_the_model_says(scorer: Scorer, model: FocusModel) -> None:
 
 def test_the_pixel_size_is_asked_for_or_the_files(scorer: Scorer, tmp_path: Path) -> None:
     data = write_tiff(tmp_path / "a.tif", stained(200, 200), 0.5).read_bytes()
-    assert scorer.pixels(Item(data))[1] == 0.5
-    assert scorer.pixels(Item(data, 0.3))[1] == 0.3
-    without = scorer.judge(*scorer.pixels(Item(encoded(stained(200, 200)))))
+    assert scorer.pixels(data, None)[1] == 0.5
+    assert scorer.pixels(data, 0.3)[1] == 0.3
+    without = scorer.judge(*scorer.pixels(encoded(stained(200, 200)), None))
     assert (without.mpp, without.radius_um, without.grade) == (None, None, None)
 
 
@@ -65,7 +65,7 @@ def test_bad_images_are_rejected_with_a_reason(scorer: Scorer) -> None:
         (stained(100, 300), Reason.TOO_SMALL),
     ):
         with pytest.raises(Rejected) as caught:
-            scorer.pixels(Item(data))
+            scorer.pixels(data, None)
         assert caught.value.reason is reason
 
 
@@ -101,9 +101,9 @@ def test_a_heat_map_needs_tissue_and_a_pixel_size(scorer: Scorer) -> None:
 
 def test_an_answer_does_not_depend_on_its_company(focus: LocalFocus) -> None:
     pictures = [stained(150 + 16 * (n % 5), 170 + 32 * (n % 3), n) for n in range(FOCUS_BATCH + 3)]
-    items = [Item(encoded(picture), 0.25) for picture in pictures]
+    items = [Item(encoded(picture), 0.25, pixels=picture[..., 0].size) for picture in pictures]
 
-    pixels = [focus._scorer.pixels(item) for item in items]
+    pixels = [focus._scorer.pixels(item.data, item.mpp) for item in items]
 
     async def all_ways() -> list[list[Judged | Refused]]:
         alone = [(await focus.score([item]))[0][0] for item in items]
@@ -119,13 +119,54 @@ def test_an_answer_does_not_depend_on_its_company(focus: LocalFocus) -> None:
 
 
 def test_a_bad_image_harms_only_itself(focus: LocalFocus) -> None:
-    items = [Item(encoded(stained(200, 200))), Item(b"rubbish"), Item(encoded(stained(200, 200, 1)))]
+    files = (encoded(stained(200, 200)), b"rubbish", encoded(stained(200, 200, 1)))
+    items = [Item(data, pixels=40_000) for data in files]
     found, about = asyncio.run(focus.score(items))
     assert [type(one) for one in found] == [Judged, Refused, Judged]
     assert isinstance(found[1], Refused)
     assert found[1].raised().reason is Reason.UNREADABLE
     assert isinstance(about, About)
     assert about.weights_sha256[:12] in about.version
+
+
+def test_no_more_is_held_at_once_than_there_is_room_for_and_none_waits_for_ever() -> None:
+    order: list[tuple[str, int]] = []
+
+    async def all_of(sizes: dict[str, int]) -> None:
+        room, held = Room(10), 0
+
+        async def hold(name: str, size: int) -> None:
+            nonlocal held
+            async with room.taken(size):
+                held += min(size, 10)
+                assert held <= 10
+                order.append((name, held))
+                await asyncio.sleep(0.01)
+                held -= min(size, 10)
+
+        await asyncio.gather(*(hold(name, size) for name, size in sizes.items()))
+
+    asyncio.run(all_of({"a": 4, "b": 5, "large": 99, "c": 1, "d": 9, "e": 0}))
+    assert order == [("a", 4), ("b", 9), ("large", 10), ("c", 1), ("d", 10), ("e", 10)]
+
+
+def test_room_is_given_back_whatever_happens() -> None:
+    async def fail(room: Room) -> None:
+        async with room.taken(10):
+            raise ValueError("inside")
+
+    async def both() -> None:
+        room = Room(10)
+        with pytest.raises(ValueError, match="inside"):
+            await fail(room)
+        waiting = asyncio.create_task(fail(room))
+        async with room.taken(10):
+            await asyncio.sleep(0)
+            waiting.cancel()
+        async with asyncio.timeout(5), room.taken(10):
+            pass
+
+    asyncio.run(both())
 
 
 def test_weights_that_are_none_are_no_model(tmp_path: Path) -> None:

@@ -75,6 +75,16 @@ def test_an_unknown_field_is_422(http: TestClient, tile: bytes) -> None:
     answer = http.post("/v1/focus/scores", files={"images": ("a.png", tile)}, data={"mmp": "1"})
     assert answer.status_code == 422
     assert "body.mmp" in answer.json()["detail"]
+    for query, field in (("?mmp=3", "query.mmp"), ("?mpp=1&mpp=2", "query.mpp"), ("?a%0Ab=", "query.a\ufffdb")):
+        for path in ("scores", "heatmaps"):
+            answer = http.post(f"/v1/focus/{path}{query}", content=tile, headers=PNG)
+            assert answer.status_code == 422
+            assert answer.json()["errors"][0]["field"] == field
+    answer = http.post("/v1/focus/scores?mpp=1", files={"images": ("a.png", tile)}, data={"mpp": "1"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "body.mpp")
+
+
+JSON_WANTED = {"Accept": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +116,12 @@ def test_heat_maps_in_three_forms(http: TestClient, on_a_slide: bytes, test_outp
     assert json.loads(geo.content)["type"] == "FeatureCollection"
 
 
+def test_a_heat_map_takes_the_pixel_size_of_its_form(http: TestClient, on_a_slide: bytes) -> None:
+    answer = http.post("/v1/focus/heatmaps", files={"image": on_a_slide}, data={"mpp": "0.5"}, headers=JSON_WANTED)
+    assert answer.json()["geometry"]["mpp"] == 0.5
+    assert heat(http, on_a_slide, "application/json").json()["geometry"]["mpp"] == 0.25
+
+
 def test_heat_maps_that_cannot_be(http: TestClient, on_a_slide: bytes, tile: bytes) -> None:
     assert heat(http, on_a_slide, "text/html").status_code == 406
     answer = heat(http, tile, "image/png")
@@ -129,4 +145,4 @@ def test_figures_are_shown(http: TestClient, focus: LocalFocus, tile: bytes) -> 
         'medsynth_images_total{model="focus"}',
     ):
         assert sign in answer.text
-    assert asyncio.run(focus.score([Item(tile)]))
+    assert asyncio.run(focus.score([Item(tile, pixels=1)]))

@@ -134,6 +134,8 @@ def test_types_are_taken_as_people_write_them(http: TestClient) -> None:
         ({"skin_rgb": [60, 40, 30]}, "body.skin_rgb"),
         ({"lesion_box": [0, 0, 40, 4]}, "body.lesion_box"),
         ({"lesion_box": [0, 0, 4, 4], "lesion_size": 0.5}, "body"),
+        ({"lesion_box": [0, 0, 20, 20], "size": "small"}, "body"),
+        ({"lesion_size": 0.5, "size": "small"}, "body"),
         ({"lesion_x": 0.3}, "body"),
         ({"lesion_size": 0}, "body.lesion_size"),
         ({"lesion_size": 0.2, "lesion_y": 1.5}, "body.lesion_y"),
@@ -207,6 +209,7 @@ def test_what_is_no_map_is_told(http: TestClient) -> None:
         (a_map(), "?count=0", 422, "query.count"),
         (a_map(), "?cuont=2", 422, "query.cuont"),
         (a_map(), "?device=x", 422, "query.device"),
+        (a_map(), "?seed=1&seed=2", 422, "query.seed"),
         (a_map()[:-30], "", 422, "body.map"),
         (sink.getvalue(), "", 415, None),
         (b"rubbish", "", 400, None),
@@ -216,6 +219,10 @@ def test_what_is_no_map_is_told(http: TestClient) -> None:
         if field:
             assert [one["field"] for one in answer.json()["errors"]] == [field]
     assert from_map(http, a_map(), kind="application/json").status_code == 415
+    answer = http.post(f"{PLACE}/from-map", files={"map": a_map()}, data={"seed": "7"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "body.seed")
+    answer = http.post(f"{PLACE}?seed=5", json=NEVUS)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "query.seed")
 
 
 def test_without_weights_there_is_no_generator(focus: LocalFocus) -> None:

@@ -122,6 +122,8 @@ def test_a_body_that_says_it_is_too_large_is_not_read() -> None:
     assert answer[0] == 413
     assert not reads
     assert run(gate, receive, [(b"content-length", b"-5")])[0] == 400
+    assert run(gate, receive, [(b"content-encoding", b"gzip")])[0] == 415
+    assert not reads
 
 
 def test_a_body_without_a_length_is_stopped_at_the_limit() -> None:

@@ -116,7 +116,9 @@ def test_mutated_wishes(http: TestClient, body: dict[str, Any], accept: str) -> 
 @given(
     head=st.binary(max_size=60),
     tail=st.binary(max_size=60),
-    boundary=st.sampled_from(["b", "", "b" * 71, '"b"', "b; charset=utf-16", "b; charset=none"]),
+    boundary=st.sampled_from(
+        ["b", "", "b" * 71, '"b"', "b; charset=utf-16", "b; charset=none", "b; charset=unicode_escape"]
+    ),
     disposition=st.text(st.characters(max_codepoint=255, blacklist_characters="\r\n"), max_size=60),
 )
 def test_mutated_forms(http: TestClient, head: bytes, tail: bytes, boundary: str, disposition: str) -> None:
