@@ -24,6 +24,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medsynth.errors import UserError
@@ -216,11 +217,15 @@ class Gate:
                 await self._app(scope, body, answer)
         except Problem as error:  # raised by the body while the framework was not looking
             await self._fail(answer, scope, receive, error)
+        except ClientDisconnect:
+            pass  # nobody is there to be answered; the line below tells of it
         except Exception:
             _LOG.exception("unexpected")
             await self._fail(answer, scope, receive, Problem(500, _OURS))
         finally:
-            self._tell(scope, answer.status, time.monotonic() - started, body.count)
+            # Without an answer it was called off: Serve does so where it sees the client go first.
+            status = _HUNG_UP if body.cut else answer.status or _HUNG_UP
+            self._tell(scope, status, time.monotonic() - started, body.count)
             request_id.reset(mark)
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
@@ -279,6 +284,8 @@ class Gate:
 
 _OURS = "an error on our side; the log tells more"
 _CLOSE = {"Connection": "close"}
+_HUNG_UP = 499
+"""Told of a client that went before its answer; no client ever sees it, so it is nginx's and no standard's."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
@@ -292,6 +299,8 @@ class _Body:
     def __init__(self, receive: Receive, limits: Limits) -> None:
         self._receive, self._limits = receive, limits
         self.count = 0
+        self.cut = False
+        """Whether the client hung up before it was whole."""
         self._deadline = time.monotonic() + limits.body_seconds
         self._whole = False
 
@@ -306,7 +315,8 @@ class _Body:
         self.count += len(message.get("body", b""))
         if self.count > self._limits.body_bytes:
             raise Problem(413, _too_large(self._limits), _CLOSE)
-        self._whole = message["type"] != "http.request" or not message.get("more_body", False)
+        self.cut = message["type"] == "http.disconnect"
+        self._whole = self.cut or not message.get("more_body", False)
         return message
 
 

@@ -240,6 +240,39 @@ def test_an_error_of_ours_is_logged_with_its_request(log_lines: list[dict[str, A
     assert log_lines[1]["status"] == 500
 
 
+@pytest.mark.parametrize("path", ["/echo", "/numbers"])
+def test_a_client_that_hangs_up_while_it_sends_is_no_error_of_ours(path: str, log_lines: list[dict[str, Any]]) -> None:
+    figures = Figures()
+    messages = [{"type": "http.request", "body": b'{"x"', "more_body": True}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    asyncio.run(call(application(figures), receive, [(b"content-type", b"application/json")], path))
+    (line,) = log_lines
+    assert (line["level"], line["event"], line["status"], line["body_bytes"]) == ("info", "request", 499, 4)
+    assert counted(figures) == {(path, "499"): 1}
+
+
+def test_a_request_that_is_called_off_is_told_as_one_hung_up(log_lines: list[dict[str, Any]]) -> None:
+    figures = Figures()
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def called_off() -> None:  # as Serve does when its proxy sees the client go
+        task = asyncio.create_task(call(application(figures), receive, []))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(called_off())
+    assert [line["status"] for line in log_lines] == [499]
+    assert counted(figures) == {("/echo", "499"): 1}
+
+
 def test_requests_are_counted() -> None:
     figures = Figures()
     http = TestClient(application(figures))
@@ -272,11 +305,23 @@ def log_lines() -> Iterator[list[dict[str, Any]]]:
     logger.setLevel(level)
 
 
+def counted(figures: Figures) -> dict[tuple[str, str], float]:
+    """Requests by route and status."""
+    return {
+        (dict(labels)["route"], dict(labels)["status"]): value
+        for family in figures.snapshot()
+        for name, labels, value in family.samples
+        if name == "medsynth_requests_total"
+    }
+
+
 def run(gate: Gate, receive: Any, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
     return asyncio.run(call(gate, receive, headers))
 
 
-async def call(gate: Gate, receive: Any, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
+async def call(
+    gate: Gate, receive: Any, headers: list[tuple[bytes, bytes]], path: str = "/echo"
+) -> tuple[int, bytes]:
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
@@ -287,8 +332,8 @@ async def call(gate: Gate, receive: Any, headers: list[tuple[bytes, bytes]]) -> 
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "method": "POST",
-        "path": "/echo",
-        "raw_path": b"/echo",
+        "path": path,
+        "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
         "scheme": "http",
