@@ -22,6 +22,8 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 _BATCHES = (1, 2, 4, 8, 16, 32)
 _SILENT = 10.0
 """Seconds after which a replica is taken for gone: its gauges no longer count, its counters stay."""
+_REMEMBERED = 128
+"""Replicas gone that are known one by one, so that each may come back; the counts of those before are one sum."""
 
 _telling: set[asyncio.Task[None]] = set()
 
@@ -100,10 +102,17 @@ def tell_each_second(figures: Figures, gatherer: Any) -> None:
 
 @dataclass
 class Gathered:
-    """The last figures of each replica, and what those that are gone had counted."""
+    """The last figures of each replica, and what those that are gone had counted.
+
+    A replica that is silent for a while and speaks again counts once: what it had counted is kept under its name until
+    then. Only the last to go are kept so. Those that went before them, hours ago unless replicas come and go by the
+    minute, are one sum, and memory stays the same for months.
+    """
 
     latest: dict[str, tuple[float, Snapshot]] = field(default_factory=dict)
-    gone: list[Snapshot] = field(default_factory=list)
+    gone: dict[str, Snapshot] = field(default_factory=dict)
+    """In the order in which they went."""
+    long_gone: Snapshot = ()
 
     def tell(self, source: str, snapshot: Snapshot, now: float | None = None) -> None:
         """Take a replica's figures.
@@ -115,16 +124,20 @@ class Gathered:
         """
         at = time.monotonic() if now is None else now
         self.latest[source] = (at, snapshot)
+        self.gone.pop(source, None)
         for name, (seen, last) in list(self.latest.items()):
             if at - seen > _SILENT:
                 del self.latest[name]
-                kept = tuple(family for family in last if family.kind != "gauge")
-                self.gone = [_sum([*self.gone, kept])]
+                self.gone[name] = tuple(family for family in last if family.kind != "gauge")
+        while len(self.gone) > _REMEMBERED:
+            self.long_gone = _sum([self.long_gone, self.gone.pop(next(iter(self.gone)))])
 
     def text(self) -> bytes:
         """The sum in Prometheus's text format."""
         registry = CollectorRegistry()
-        registry.register(_Fixed(_sum([*self.gone, *(last for _, last in self.latest.values())])))
+        registry.register(
+            _Fixed(_sum([self.long_gone, *self.gone.values(), *(last for _, last in self.latest.values())]))
+        )
         return generate_latest(registry)
 
 

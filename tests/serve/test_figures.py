@@ -39,3 +39,30 @@ def test_what_a_lost_replica_counted_stays_and_its_queue_goes() -> None:
         found = values(gathered)
         assert found["medsynth_images_total", (("model", "focus"),)] == 8
     assert found["medsynth_queue_images", (("model", "focus"),)] == 2
+
+
+def test_a_replica_that_speaks_again_counts_once() -> None:
+    gathered, silent, other = Gathered(), Figures(), Figures()
+    images = ("medsynth_images_total", (("model", "focus"),))
+    silent.images.labels("focus").inc(100)
+    silent.queue.labels("focus").set(3)
+    gathered.tell("silent", silent.snapshot(), now=0)
+    gathered.tell("other", other.snapshot(), now=11)
+    assert values(gathered)[images] == 100
+    silent.images.labels("focus").inc(5)
+    for now in (12, 30, 31):  # silent again at 30
+        gathered.tell("other" if now == 30 else "silent", (other if now == 30 else silent).snapshot(), now=now)
+        assert values(gathered)[images] == 105
+    assert values(gathered)["medsynth_queue_images", (("model", "focus"),)] == 3
+
+
+def test_replicas_that_come_and_go_for_months_take_no_memory_and_lose_no_count() -> None:
+    gathered, figures = Gathered(), Figures()
+    figures.images.labels("focus").inc(2)
+    snapshot = figures.snapshot()
+    for number in range(1000):
+        gathered.tell(str(number), snapshot, now=20 * number)
+    assert values(gathered)["medsynth_images_total", (("model", "focus"),)] == 2000
+    assert len(gathered.latest) + len(gathered.gone) < 200
+    gathered.tell("900", snapshot, now=20_000)
+    assert values(gathered)["medsynth_images_total", (("model", "focus"),)] == 2000, "gone for half an hour, and known"

@@ -319,9 +319,7 @@ def run(gate: Gate, receive: Any, headers: list[tuple[bytes, bytes]]) -> tuple[i
     return asyncio.run(call(gate, receive, headers))
 
 
-async def call(
-    gate: Gate, receive: Any, headers: list[tuple[bytes, bytes]], path: str = "/echo"
-) -> tuple[int, bytes]:
+async def call(gate: Gate, receive: Any, headers: list[tuple[bytes, bytes]], path: str = "/echo") -> tuple[int, bytes]:
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
