@@ -46,10 +46,13 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
         },
     )
     async def start(asked: SlideRequest) -> Response:
-        """Answers 202 and where to ask for progress and result. The same slide again is the same job."""
-        job = await known().start(asked.uri, asked.mpp)
+        """Answers 202 and where to ask for progress and result.
+
+        The same slide again is the same job, whose status is told; one that failed is tried anew.
+        """
+        job, status = await known().start(asked.uri, asked.mpp)
         place = f"/v1/focus/slides/{job}"
-        return JSONResponse({"id": job, "status": RUNNING, "location": place}, 202, {"Location": place})
+        return JSONResponse({"id": job, "status": status, "location": place}, 202, {"Location": place})
 
     @router.get("/{job}", summary="How far a slide is, or what it came to")
     async def state(job: Job) -> Response:

@@ -1,26 +1,29 @@
 """Slides by URI: a job each, done by Ray, whose state lies in its own folder and in no replica's memory.
 
 ``job.json`` is what was asked (written first, never again), ``progress.json`` how far it is, ``outcome.json`` what it
-came to (written last, once). The work is :func:`serve.slide_work.done` in a detached actor named after the job: it
-outlives the replica that started it. Where the actor is gone before its time, whoever asks next starts another, which
-goes on from what is committed.
+came to (written last, once, and removed where a job that failed is sent again). The work is
+:func:`serve.slide_work.done` in a detached actor named after the job: it outlives the replica that started it. Where
+the actor is gone before its time, whoever asks next starts another, which goes on from what is committed.
 """
 
 import asyncio
+import errno
 import hashlib
 import json
+import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import ray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from medsynth import storage
 from medsynth.catalog import slides
-from medsynth.errors import NotFoundError, UserError
+from medsynth.errors import CatalogError, NotFoundError, Reason, StorageError
 from medsynth.spec import Settings
 from serve.http import Problem, busy
 from serve.wire import Focus
@@ -30,6 +33,12 @@ JOB, PROGRESS, OUTCOME = "job.json", "progress.json", "outcome.json"
 RUNNING, FAILED = "running", "failed"
 ATTEMPTS = 3
 _NAMESPACE, _PREFIX = "medsynth", "slide-"
+_MAY_PASS = (Reason.MISSING, Reason.UNREADABLE)
+"""What a slide is rejected for whose storage failed, besides its own faults."""
+
+_LOG = logging.getLogger("medsynth.serve")
+
+T = TypeVar("T")
 
 
 class SlideSettings(Settings):
@@ -42,12 +51,22 @@ class SlideSettings(Settings):
     at_once: int = Field(default=4, ge=1)
     """Jobs running at the same time; above it 429."""
 
+    @field_validator("sources")
+    @classmethod
+    def _are_addresses(cls, sources: list[str]) -> list[str]:
+        for place in sources:
+            try:
+                _plain(place)
+            except _NOT_PLAIN as error:
+                raise ValueError(f"{place}: {_NO_ADDRESS}") from error
+        return sources
+
 
 class SlideJobs(Protocol):
     """What the ingress asks of slide jobs."""
 
-    async def start(self, uri: str, mpp: float | None) -> str:
-        """Start a job, or find the one that does this; its id."""
+    async def start(self, uri: str, mpp: float | None) -> tuple[str, str]:
+        """Start a job, or find the one that does this; its id and status."""
 
     async def state(self, job: str) -> dict[str, Any]:
         """What is known of a job."""
@@ -64,36 +83,59 @@ class StoredJobs:
         settings: where.
         weights: URI of the network; None for the shipped one.
         focus: tells which weights answer now.
+        seconds: for an answer.
     """
 
     settings: SlideSettings
     weights: str | None
     focus: Focus
+    seconds: float = 20.0
 
-    async def start(self, uri: str, mpp: float | None) -> str:
-        """Start a job, or find the one that does this; its id."""
+    async def start(self, uri: str, mpp: float | None) -> tuple[str, str]:
+        """Start a job, or find the one that does this; its id and status. One that failed is started anew."""
         about = await self.focus.about()
-        return await asyncio.to_thread(self._start, uri, mpp, about.weights_sha256)
+        return await self._within(lambda: self._start(uri, mpp, about.weights_sha256))
 
     async def state(self, job: str) -> dict[str, Any]:
         """What is known of a job; one whose actor is gone is started again."""
-        return await asyncio.to_thread(self._state, job)
+        return await self._within(lambda: self._state(job))
 
     async def file(self, job: str, name: str) -> bytes:
         """One of a finished job's files."""
-        return await asyncio.to_thread(self._file, job, name)
+        return await self._within(lambda: self._file(job, name))
 
-    def _start(self, uri: str, mpp: float | None, weights_sha256: str) -> str:
+    async def _within(self, work: Callable[[], T]) -> T:
+        """Do what asks storage, in a thread, which goes on if it is given up: all of it may be done again.
+
+        Raises:
+            Problem: 503, storage fails; 504, it does not answer; what the work raises.
+        """
+        try:
+            async with asyncio.timeout(self.seconds):
+                return await asyncio.to_thread(work)
+        except TimeoutError:
+            raise Problem(504, f"storage did not answer within {self.seconds:g} s; ask again") from None
+        except StorageError as error:
+            _LOG.warning("storage fails", extra={"fields": {"error": str(error)}})
+            raise busy("storage fails; ask again in a few seconds", seconds=5) from error
+
+    def _start(self, uri: str, mpp: float | None, weights_sha256: str) -> tuple[str, str]:
         source = self._source(uri)
         asked = {"uri": source.uri, "etag": source.etag, "mpp": mpp, "weights_sha256": weights_sha256}
         job = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
         folder = self._folder(job)
-        if read_json(storage.join(folder, OUTCOME)) is None and not _alive(job):
+        outcome = read_json(storage.join(folder, OUTCOME))
+        if outcome is not None and not _worth_another(outcome):
+            return job, outcome["status"]
+        if outcome is not None or not _alive(job):
             if _count() >= self.settings.at_once:
                 raise busy(f"{self.settings.at_once} slides are being scored; ask again later", 429, 10)
+            if outcome is not None:
+                storage.delete(storage.join(folder, PROGRESS))  # or its attempts would be counted on
+                storage.delete(storage.join(folder, OUTCOME))
             storage.put_new(storage.join(folder, JOB), json.dumps({**asked, "id": job}).encode())
             launch(job, folder, self.weights)
-        return job
+        return job, RUNNING
 
     def _state(self, job: str) -> dict[str, Any]:
         folder = self._folder(job)
@@ -111,40 +153,59 @@ class StoredJobs:
         outcome = self._state(job)
         if "files" not in outcome or name not in outcome["files"]:
             raise Problem(404, f"slide job {job} has no {name}; its status is {outcome['status']!r}")
-        return storage.read(storage.join(self._folder(job), "scores", outcome["name"], name))
+        try:
+            return storage.read(storage.join(self._folder(job), "scores", outcome["name"], name))
+        except NotFoundError as error:
+            raise Problem(404, f"{name} of slide job {job} was removed") from error
 
     def _folder(self, job: str) -> str:
         return storage.join(storage.absolute(self.settings.jobs), job)
 
     def _source(self, uri: str) -> slides.Source:
-        refused = Problem(422, "uri: lies in none of the places that this service may read", errors=_AT_URI)
         try:
             wanted = _plain(uri)
-            if not any(wanted.startswith(_plain(place).rstrip("/") + "/") for place in self.settings.sources):
-                raise refused
-            if PurePosixPath(wanted).suffix.lower() not in slides.SUFFIXES:
-                raise Problem(422, f"uri: no slide by its ending; known are {', '.join(sorted(slides.SUFFIXES))}")
+        except _NOT_PLAIN as error:
+            raise _refused(_NO_ADDRESS) from error
+        if not any(wanted.startswith(_plain(place).rstrip("/") + "/") for place in self.settings.sources):
+            raise _refused("lies in none of the places that this service may read")
+        if PurePosixPath(wanted).suffix.lower() not in slides.SUFFIXES:
+            raise _refused(f"no slide by its ending; known are {', '.join(sorted(slides.SUFFIXES))}")
+        try:
             found = slides.find([wanted])
-        except UserError as error:
-            raise Problem(422, f"uri: {error}", errors=_AT_URI) from error
-        except ValueError as error:  # a path with a zero byte, a port that is no number
-            raise Problem(422, "uri: not an address", errors=_AT_URI) from error
+        except CatalogError as error:
+            raise _refused("no slide there; check the address") from error
+        except StorageError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENAMETOOLONG:
+                raise _refused(_NO_ADDRESS) from error
+            raise
         if len(found) != 1:
-            raise Problem(422, f"uri: {len(found)} slides; name one", errors=_AT_URI)
+            raise _refused(f"{len(found)} slides; name one")
         return found[0]
 
 
-_AT_URI = [{"field": "body.uri", "detail": "see detail"}]
+_NO_ADDRESS = "not an address; write s3://, gs://, az:// or a path"
+_NOT_PLAIN = (StorageError, ValueError, RuntimeError)
+"""Raised by :func:`_plain`: no scheme of ours; a name that nothing can have; the home of nobody."""
+
+
+def _refused(detail: str) -> Problem:
+    return Problem(422, f"uri: {detail}", errors=[{"field": "body.uri", "detail": detail}])
 
 
 def _plain(uri: str) -> str:
-    """A URI without detours: local links followed, and no way up."""
+    """A URI without detours: local links followed, no way up, and nothing that object storage has no name for."""
     found = storage.absolute(uri)
     if storage.is_local(found):
         return os.path.realpath(found.removeprefix("file://"))
-    if ".." in found.split("/"):
-        raise ValueError("a way up")
+    parts = found.rstrip("/").partition("://")[2].split("/")
+    if any(part in ("", ".", "..") for part in parts) or any(sign < " " or sign == "\x7f" for sign in found):
+        raise ValueError("no object can have this name")
     return found
+
+
+def _worth_another(outcome: dict[str, Any]) -> bool:
+    """Whether another attempt may come to something else."""
+    return outcome["status"] == FAILED or outcome.get("reason") in _MAY_PASS
 
 
 def read_json(uri: str) -> dict[str, Any] | None:

@@ -285,6 +285,15 @@ def test_a_slide_outlives_the_replica_that_took_it(cluster: Head, service: Servi
     assert set(found["files"]) == {"overlay.png", "regions.geojson", "map.ome.tif"}
     assert client.slide_file(job, "overlay.png")[:4] == b"\x89PNG"
     assert json.loads(client.slide_file(job, "regions.geojson"))["type"] == "FeatureCollection"
+    outcome = service.folder / "jobs" / job / "outcome.json"
+    outcome.write_text(json.dumps({"status": "failed", "detail": "the store did not answer"}))
+    assert client.slide(job)["status"] == "failed"
+    assert client.start_slide(str(path)) == job
+    end = time.monotonic() + 60
+    while client.slide(job)["status"] == "running":
+        assert time.monotonic() < end
+        time.sleep(0.3)
+    assert client.slide(job)["status"] == "scored", "sent again, it is tried again"
 
 
 @pytest.mark.parametrize(
