@@ -312,6 +312,8 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             raise Problem(408, "the body did not come in time", _CLOSE) from None
+        except Exception:  # of Ray's own kinds, where Serve's proxy has given up a client that is gone
+            message = {"type": "http.disconnect"}
         self.count += len(message.get("body", b""))
         if self.count > self._limits.body_bytes:
             raise Problem(413, _too_large(self._limits), _CLOSE)

@@ -254,6 +254,14 @@ def test_a_client_that_hangs_up_while_it_sends_is_no_error_of_ours(path: str, lo
     assert counted(figures) == {(path, "499"): 1}
 
 
+def test_a_server_that_has_lost_the_client_is_no_error_of_ours(log_lines: list[dict[str, Any]]) -> None:
+    async def receive() -> dict[str, Any]:
+        raise RuntimeError("task was cancelled")  # as Serve's may, of a kind of Ray's own
+
+    run(application(), receive, [])
+    assert [(line["event"], line["status"]) for line in log_lines] == [("request", 499)]
+
+
 def test_a_request_that_is_called_off_is_told_as_one_hung_up(log_lines: list[dict[str, Any]]) -> None:
     figures = Figures()
 
