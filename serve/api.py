@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 from starlette.types import ASGIApp
 
@@ -76,9 +76,10 @@ def build(
     app.include_router(protocol.routes(focus, skin, limits))
 
     @app.get("/docs", include_in_schema=False)
-    async def page_of_docs() -> Response:
+    async def page_of_docs(request: Request) -> Response:
         condition = next(iter((await skin.about()).colours)) if skin is not None else "CONDITION"
-        return Response(docs.html(app.openapi(), condition), media_type="text/html", headers=_POLICY_HEADER)
+        page = docs.html(app.openapi(), condition, docs.base_of(request))
+        return Response(page, media_type="text/html", headers=_POLICY_HEADER)
 
     return Gate(app, limits, tokens, figures or Figures())
 

@@ -1,9 +1,13 @@
 """The page at /docs: every route with a command that works, from the OpenAPI document, without outside hosts."""
 
 import html as escape
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from starlette.requests import Request
+
+_HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 PROBLEM: dict[str, Any] = {
     "description": "An RFC 9457 problem: 400 damaged, 401 no token, 404, 405, 406, 408, 413 too large, 415 wrong type, "
     "422 wrong fields, 429 and 503 with Retry-After, 504 too slow",
@@ -48,7 +52,14 @@ def _filled(path: str) -> str:
     return model.replace("{job}", "0123456789abcdef" * 2).replace("{name}", "overlay.png")
 
 
-def html(openapi: Mapping[str, Any], condition: str, base: str = "http://127.0.0.1:8000") -> str:
+def base_of(request: Request) -> str:
+    """The address at which the service was asked, fit for a command; a Host that is no plain one is not repeated."""
+    host = request.headers.get("host", "")
+    known = f"{request.url.scheme}://{host}" if _HOST.fullmatch(host) else "http://127.0.0.1:8000"
+    return known + str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def html(openapi: Mapping[str, Any], condition: str, base: str) -> str:
     """The page.
 
     Args:

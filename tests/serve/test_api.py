@@ -93,6 +93,30 @@ def test_every_documented_command_works(focus: LocalFocus, skin: LocalSkin, tile
             assert answer.status_code == known, f"{method} {path}: {answer.text}"
 
 
+@pytest.mark.parametrize(
+    ("asked_at", "host", "base"),
+    [
+        ("http://127.0.0.1:8000", "serve.example:9000", "http://serve.example:9000"),
+        ("https://127.0.0.1:8000", "a_b.example", "https://a_b.example"),
+        ("http://127.0.0.1:8000", "[::1]:8000", "http://[::1]:8000"),
+        *(
+            ("http://127.0.0.1:8000", host, "http://127.0.0.1:8000")
+            for host in ("<b>x", "x';reboot;'", "x$(reboot)", "x y", "a@b", "a/b", "a:b", "a{condition}", "a\n", "")
+        ),
+    ],
+)
+def test_documented_commands_name_the_address_asked_at(
+    focus: LocalFocus, skin: LocalSkin, asked_at: str, host: str, base: str
+) -> None:
+    app = client(focus, skin=skin).app
+    for prefix in ("", "/models"):
+        http = TestClient(app, asked_at, root_path=prefix)
+        page = http.get("/docs", headers={"Host": host}).text
+        addresses = re.findall(r"&#x27;(\w+://.*?)/(?:v1|v2|metrics|healthz|readyz)", page)
+        assert len(addresses) > 10
+        assert set(addresses) == {base + prefix}
+
+
 def as_curl(http: TestClient, command: str, folder: Path) -> Any:
     """Do what a curl command does."""
     file = re.search(r"\$\(base64 -w0 (.*?)\)", command)
