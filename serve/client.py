@@ -267,12 +267,14 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             raise ServiceError(0, {"title": "no answer", "detail": str(error)}) from error
-        if answer.status < 400:
+        if 200 <= answer.status < 300:
             return data
         try:
             problem = json.loads(data)
         except ValueError:
-            problem = {"title": answer.reason, "detail": data[:200].decode("latin-1")}
+            place = answer.headers.get("Location")
+            detail = data[:200].decode("latin-1") if place is None else f"redirected to {place}; give that address"
+            problem = {"title": answer.reason, "detail": detail}
         if answer.headers.get("Retry-After", "").isdigit():
             problem["retry_after"] = int(answer.headers["Retry-After"])
         raise ServiceError(answer.status, problem)

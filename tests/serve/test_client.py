@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from medsynth.skin import semantic_map
 from medsynth.skin.semantic_map import Box
@@ -76,6 +78,23 @@ def test_pictures_come_typed(service: Client) -> None:
     assert same.data == one.data
     with pytest.raises(ServiceError, match=r"422 .*body.condition: no condition 'x'"):
         service.skin_image("x")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
+def test_a_redirect_is_no_answer(status: int) -> None:
+    async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {} if status == 304 else {"Location": "https://medsynth.example/"}
+        await Response(status_code=status, headers=headers)(scope, receive, send)
+
+    with server(elsewhere) as address:
+        moved = Client(address)
+        assert not moved.ready()
+        for ask in (lambda: moved.heat_map(b"x"), lambda: moved.slide_file("0" * 32, "overlay.png"), moved.models):
+            with pytest.raises(
+                ServiceError, match=f"{status} .*{'' if status == 304 else 'medsynth.example'}"
+            ) as caught:
+                ask()
+            assert caught.value.status == status
 
 
 class Busy(LocalFocus):
