@@ -22,6 +22,8 @@ _JSON_BOTH = {"Content-Type": "application/json", "Accept": "application/json"}
 
 TOKENS = "MEDSYNTH_API_TOKENS"
 Form = Literal["image/png", "application/json", "application/geo+json"]
+Format = Literal["png", "jpeg"]
+Size = Literal["small", "medium", "large"]
 
 
 class ServiceError(Exception):
@@ -159,45 +161,136 @@ class Client:
         headers = {"Content-Type": "image/*", "Accept": form}
         return self._ask("POST", "/v1/focus/heatmaps" + _query(mpp), image, headers)
 
-    def skin_image(self, condition: str, **wanted: Any) -> SkinImage:
-        """Draw one skin photo.
+    def skin_image(
+        self,
+        condition: str,
+        *,
+        fitzpatrick: str | int | None = None,
+        skin_rgb: Sequence[int] | None = None,
+        lesion_box: Sequence[int] | None = None,
+        lesion_size: float | None = None,
+        lesion_x: float | None = None,
+        lesion_y: float | None = None,
+        size: Size | None = None,
+        device: str | None = None,
+        seed: int | None = None,
+        side: int | None = None,
+        format: Format | None = None,
+    ) -> SkinImage:
+        """Draw one skin photo. What is None is left to the service, which tells what it chose.
 
         Args:
             condition: one of :meth:`models`.
-            wanted: ``fitzpatrick``, ``skin_rgb``, ``lesion_box`` or ``lesion_size``, ``lesion_x`` and ``lesion_y``,
-                ``size``, ``device``, ``seed``, ``side``, ``format``; /docs says what each of them means.
+            fitzpatrick: skin type, I to VI or 1 to 6.
+            skin_rgb: the skin's colour instead of a type, each part from 0 to 255.
+            lesion_box: x0, y0, x1, y1 in pixels of the model's own picture.
+            lesion_size: instead of the box: side of a square one as a share of the picture's side.
+            lesion_x: its centre from the left, 0 to 1; 0.5 by default.
+            lesion_y: its centre from the top, 0 to 1; 0.5 by default.
+            size: instead of both: a size class, whose form and place follow from the seed.
+            device: camera that sees it, one of :meth:`models`; none by default.
+            seed: the same gives the same pixels.
+            side: pixels of the answer on a side; the model's own by default.
+            format: of the file; png by default.
 
         Raises:
             ServiceError: it cannot be drawn, or there is no answer.
         """
-        return self.skin_images(condition, 1, **wanted)[0]
+        return self.skin_images(
+            condition,
+            1,
+            fitzpatrick=fitzpatrick,
+            skin_rgb=skin_rgb,
+            lesion_box=lesion_box,
+            lesion_size=lesion_size,
+            lesion_x=lesion_x,
+            lesion_y=lesion_y,
+            size=size,
+            device=device,
+            seed=seed,
+            side=side,
+            format=format,
+        )[0]
 
-    def skin_images(self, condition: str, count: int, **wanted: Any) -> list[SkinImage]:
-        """Draw skin photos in one request.
+    def skin_images(
+        self,
+        condition: str,
+        count: int,
+        *,
+        fitzpatrick: str | int | None = None,
+        skin_rgb: Sequence[int] | None = None,
+        lesion_box: Sequence[int] | None = None,
+        lesion_size: float | None = None,
+        lesion_x: float | None = None,
+        lesion_y: float | None = None,
+        size: Size | None = None,
+        device: str | None = None,
+        seed: int | None = None,
+        side: int | None = None,
+        format: Format | None = None,
+    ) -> list[SkinImage]:
+        """Draw skin photos in one request. What is None is left to the service, which tells what it chose.
 
         Args:
-            condition: as for one.
+            condition: one of :meth:`models`.
             count: of photos, each with a seed of its own.
-            wanted: as for one.
+            fitzpatrick: skin type, I to VI or 1 to 6.
+            skin_rgb: the skin's colour instead of a type, each part from 0 to 255.
+            lesion_box: x0, y0, x1, y1 in pixels of the model's own picture.
+            lesion_size: instead of the box: side of a square one as a share of the picture's side.
+            lesion_x: its centre from the left, 0 to 1; 0.5 by default.
+            lesion_y: its centre from the top, 0 to 1; 0.5 by default.
+            size: instead of both: a size class, whose form and place follow from the seed.
+            device: camera that sees them, one of :meth:`models`; none by default.
+            seed: of the first; the others' follow from it.
+            side: pixels of each photo on a side; the model's own by default.
+            format: of the files; png by default.
 
         Raises:
             ServiceError: they cannot be drawn, or there is no answer.
         """
-        body = json.dumps({"condition": condition, "count": count, **wanted}).encode()
-        return _skin_images(self._ask("POST", "/v1/skin/images", body, _JSON_BOTH))
+        wanted = {
+            "condition": condition,
+            "count": count,
+            "fitzpatrick": fitzpatrick,
+            "skin_rgb": skin_rgb,
+            "lesion_box": lesion_box,
+            "lesion_size": lesion_size,
+            "lesion_x": lesion_x,
+            "lesion_y": lesion_y,
+            "size": size,
+            "device": device,
+            "seed": seed,
+            "side": side,
+            "format": format,
+        }
+        return _skin_images(self._ask("POST", "/v1/skin/images", json.dumps(_told(wanted)).encode(), _JSON_BOTH))
 
-    def skin_images_from_map(self, drawn: bytes, count: int = 1, **wanted: Any) -> list[SkinImage]:
+    def skin_images_from_map(
+        self,
+        drawn: bytes,
+        count: int = 1,
+        *,
+        device: str | None = None,
+        seed: int | None = None,
+        side: int | None = None,
+        format: Format | None = None,
+    ) -> list[SkinImage]:
         """Draw skin photos of a map.
 
         Args:
             drawn: a PNG of the model's size: the skin's colour, and a region in a condition's colour.
-            count: of photos.
-            wanted: ``device``, ``seed``, ``side``, ``format``.
+            count: of photos, each with a seed of its own.
+            device: camera that sees them, one of :meth:`models`; none by default.
+            seed: of the first; the others' follow from it. The service chooses one by default.
+            side: pixels of each photo on a side; the model's own by default.
+            format: of the files; png by default.
 
         Raises:
             ServiceError: it is no map, or there is no answer.
         """
-        query = urllib.parse.urlencode({"count": count, **wanted})
+        wanted = {"count": count, "device": device, "seed": seed, "side": side, "format": format}
+        query = urllib.parse.urlencode(_told(wanted))
         headers = {"Content-Type": "image/png", "Accept": "application/json"}
         return _skin_images(self._ask("POST", f"/v1/skin/images/from-map?{query}", drawn, headers))
 
@@ -294,6 +387,10 @@ def _skin_images(answer: bytes) -> list[SkinImage]:
         )
         for one in found["images"]
     ]
+
+
+def _told(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in wanted.items() if value is not None}
 
 
 def _query(mpp: float | None) -> str:

@@ -1,5 +1,6 @@
 """The Python client against a real socket."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from medsynth.skin import semantic_map
 from medsynth.skin.semantic_map import Box
 from serve.client import Client, ServiceError
+from serve.generator_routes import SkinImages, Wanted
 from serve.http import busy
 from serve.wire import About, Item
 from tests.serve.local import LocalFocus, LocalSkin, client, encoded, server
@@ -78,6 +80,35 @@ def test_pictures_come_typed(service: Client) -> None:
     assert same.data == one.data
     with pytest.raises(ServiceError, match=r"422 .*body.condition: no condition 'x'"):
         service.skin_image("x")
+
+
+def test_every_wish_of_the_service_is_a_keyword(service: Client) -> None:
+    known = set(inspect.signature(service.skin_images).parameters)
+    assert known == set(SkinImages.model_fields)
+    assert set(inspect.signature(service.skin_image).parameters) == known - {"count"}
+    assert set(inspect.signature(service.skin_images_from_map).parameters) == {"drawn", *Wanted.model_fields}
+    for method in (service.skin_image, service.skin_images, service.skin_images_from_map):
+        for name in inspect.signature(method).parameters:
+            assert f"{name}: " in str(method.__doc__), f"{method.__name__}: {name}"
+
+
+def test_wishes_are_sent_and_others_are_not(service: Client) -> None:
+    (skin,) = [one for one in service.models() if one["name"] == "skin"]
+    device = skin["devices"][0]
+    one = service.skin_image(
+        "BCC", skin_rgb=(172, 124, 100), lesion_box=(4, 4, 20, 20), device=device, seed=3, side=16, format="jpeg"
+    )
+    assert (one.skin_rgb, one.lesion_box, one.device) == ([172, 124, 100], [4, 4, 20, 20], device)
+    assert (one.seed, one.side, one.media_type) == (3, 16, "image/jpeg")
+    placed = service.skin_image("BCC", fitzpatrick=4, lesion_size=0.25, lesion_x=0.25, lesion_y=0.75, seed=3)
+    assert (placed.fitzpatrick, placed.lesion_box) == ("IV", [4, 20, 12, 28])
+    assert service.skin_image("BCC", size="large", seed=3).data != service.skin_image("BCC", size="small", seed=3).data
+    drawn = encoded(semantic_map.draw((32, 32), (172, 124, 100), Box(4, 4, 20, 20), skin["conditions"]["BCC"]))
+    (same,) = service.skin_images_from_map(drawn, device=device, seed=3, side=16, format="jpeg")
+    assert same.data == one.data
+    wrong: dict[str, Any] = {"lesion_sise": 0.3}
+    with pytest.raises(TypeError, match="lesion_sise"):
+        service.skin_image("BCC", **wrong)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
