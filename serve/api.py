@@ -81,6 +81,8 @@ def build(
         page = docs.html(app.openapi(), condition, docs.base_of(request))
         return Response(page, media_type="text/html", headers=_POLICY_HEADER)
 
+    # After the last route: one more, and the framework would make the document anew.
+    app.openapi_schema = docs.completed(app.openapi(), guarded=bool(tokens))
     return Gate(app, limits, tokens, figures or Figures())
 
 
@@ -109,7 +111,12 @@ def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[byt
         await asyncio.gather(focus.about(), skin.about())
         return {"ready": True}
 
-    @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+    @router.get(
+        "/metrics",
+        summary="Figures for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
     async def figures() -> Response:
         return Response(await metrics(), headers={"Content-Type": CONTENT_TYPE})
 

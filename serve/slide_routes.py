@@ -1,14 +1,16 @@
 """Slides by URI: sent with 202, asked for with GET."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve import docs
 from serve.http import Problem
 from serve.slides import FILES, RUNNING, SlideJobs
 
+Status = Literal["running", "scored", "nothing to score", "rejected", "failed"]
 Job = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="a job's id")]
 
 
@@ -21,6 +23,40 @@ class SlideRequest(BaseModel):
     mpp: float | None = Field(
         default=None, ge=0.01, le=20, allow_inf_nan=False, description="µm per pixel instead of what the file says"
     )
+
+
+class SlideJob(BaseModel):
+    """Where to ask for a job."""
+
+    id: str
+    status: Status
+    location: str = Field(description="path of its progress and result")
+
+
+class SlideProgress(BaseModel):
+    """How far a job is."""
+
+    stage: str
+    done: int
+    total: int
+    attempt: int = Field(description="which it is: a job whose machine was lost is taken up again")
+
+
+class SlideState(BaseModel):
+    """What is known of a job: its progress while it runs, else what it came to."""
+
+    id: str
+    uri: str
+    etag: str = Field(description="of the slide's file when the job was sent")
+    mpp: float | None = Field(description="as it was sent")
+    weights_sha256: str
+    status: Status
+    progress: SlideProgress | None = Field(None, description="null before there is any")
+    name: str | None = Field(None, description="of the slide")
+    reason: str | None = Field(None, description="for which it was not scored")
+    detail: str | None = None
+    focus: dict[str, Any] | None = Field(None, description="the map in figures")
+    files: dict[str, str] = Field(description="path of each file by its name")
 
 
 def routes(jobs: SlideJobs | None) -> APIRouter:
@@ -39,6 +75,8 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
     @router.post(
         "",
         status_code=202,
+        response_model=SlideJob,
+        responses={202: {"headers": {"Location": docs.header("path of the job's progress and result")}}},
         summary="Score a slide",
         openapi_extra={
             "x-curl": "curl -H 'Content-Type: application/json' -d '{\"uri\": \"s3://bucket/slide.svs\"}' "
@@ -54,14 +92,26 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
         place = f"/v1/focus/slides/{job}"
         return JSONResponse({"id": job, "status": status, "location": place}, 202, {"Location": place})
 
-    @router.get("/{job}", summary="How far a slide is, or what it came to")
+    @router.get(
+        "/{job}",
+        response_model=SlideState,
+        responses={
+            200: {"headers": {"Retry-After": docs.header("while it runs: seconds", "integer", always=False)}},
+        },
+        summary="How far a slide is, or what it came to",
+    )
     async def state(job: Job) -> Response:
         found: dict[str, Any] = await known().state(job)
         headers = {"Retry-After": "1"} if found["status"] == RUNNING else {}
         files = {name: f"/v1/focus/slides/{job}/{name}" for name in found.get("files", ())}
         return JSONResponse({**found, "files": files}, headers=headers)
 
-    @router.get("/{job}/{name}", summary="A file of a scored slide", response_class=Response)
+    @router.get(
+        "/{job}/{name}",
+        response_class=Response,
+        responses={200: {"content": {kind: {"schema": _schema(kind)} for kind in FILES.values()}}},
+        summary="A file of a scored slide",
+    )
     async def file(job: Job, name: str) -> Response:
         """overlay.png, regions.geojson or map.ome.tif."""
         if name not in FILES:
@@ -69,3 +119,7 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
         return Response(await known().file(job, name), media_type=FILES[name])
 
     return router
+
+
+def _schema(kind: str) -> dict[str, str]:
+    return {"type": "object"} if kind.endswith("json") else {"type": "string", "format": "binary"}

@@ -162,6 +162,7 @@ def test_what_the_document_allows_and_what_it_does_not(focus: LocalFocus, skin: 
                 def one(case: Any) -> None:
                     answer = http.request(**keywords(case))
                     fair(answer)
+                    case.operation.validate_response(answer)
                     seen.add(answer.status_code)
 
                 with contextlib.suppress(Unsatisfiable):  # there is no wrong way to ask for what takes nothing
