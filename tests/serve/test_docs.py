@@ -37,8 +37,8 @@ CONDITION = {"name": "condition", "datatype": "BYTES", "shape": [1], "data": ["B
 class Jobs:
     """Slide jobs that were done before."""
 
-    async def start(self, uri: str, mpp: float | None) -> str:
-        return JOB
+    async def start(self, uri: str, mpp: float | None) -> tuple[str, str]:
+        return JOB, "running"
 
     async def state(self, job: str) -> dict[str, Any]:
         return {**ASKED, **STATES[job]}
