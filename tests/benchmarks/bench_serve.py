@@ -10,12 +10,14 @@ With RAY_SERVE_ENABLE_HA_PROXY=1 and MEDSYNTH_API_TOKENS in the environment, HAP
 
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,19 @@ from serve.client import Client, ServiceError
 from serve.generator import Artist
 from serve.wire import Asked
 from tests.benchmarks import harness
-from tests.benchmarks.service_load import Ask, Load, at_random, latencies, of_one_server, steady, told
+from tests.benchmarks.service_load import (
+    Ask,
+    Load,
+    at_random,
+    counted,
+    flood,
+    latencies,
+    of_one_server,
+    recovery,
+    request_of,
+    steady,
+    told,
+)
 from tests.serve.local import encoded
 from tests.servers import free_port
 from tests.slides import stained
@@ -141,9 +155,12 @@ def loop(act: Callable[[], object], seconds: float) -> list[float]:
 
 
 def memory() -> float:
-    """MiB that the service's processes hold for themselves."""
-    ours = psutil.Process().children(recursive=True)
-    return sum(one.memory_full_info().uss for one in ours if "ServeReplica" in " ".join(one.cmdline())) / 2**20
+    """MiB that the service's processes hold for themselves: the replicas, Serve's proxy and its controller."""
+    ours = [one for one in psutil.Process().children(recursive=True) if _SERVICE.search(" ".join(one.cmdline()))]
+    return sum(one.memory_full_info().uss for one in ours) / 2**20
+
+
+_SERVICE = re.compile("ray::(Serve|Proxy|HAProxy)|haproxy -")
 
 
 def pid_of(deployment: str) -> int:
@@ -184,28 +201,53 @@ def half_load(address: str, ask: Ask, clients: int, bare: Callable[[], object], 
 
 
 def overload(address: str, ask: Ask, count: int, clients: int, seconds: float) -> dict[str, Any]:
-    """Four times as many clients as saturate it."""
-    before, samples = memory(), []
-    load = Load(address, ask, clients)
-    load.start()
-    while time.monotonic() - load.started < seconds:
-        time.sleep(seconds / 10)
-        samples.append(memory())
-    load.end()
-    ended = time.monotonic()
-    after = Load(address, ask, max(1, clients // 4)).run(5)
+    """Requests come at four times the rate of saturation, answered or not; then, again, as at saturation.
+
+    Args:
+        address: of the service.
+        ask: what is asked.
+        count: images in it.
+        clients: that saturate the service.
+        seconds: how long.
+
+    Returns:
+        Where less is offered than wanted, it was held back: by the clients where they took a core of their own, else
+        by a service that kept all of their connections waiting. Answers after it are told with those that the flood
+        still got, and without: what a new request meets.
+    """
+    rate = Load(address, ask, clients).run(seconds / 6).rate
+    request, before, samples = request_of(address, ask), memory(), []
+    (right,) = flood(address, request, 1, 1, time.monotonic())
+    start, spent = time.monotonic() + 0.1, time.process_time()
+    end = start + seconds
+    with ThreadPoolExecutor(1) as pool:
+        flooding = pool.submit(flood, address, request, 4 * rate, seconds, start)
+        for when in np.linspace(start, end, 11)[1:]:
+            time.sleep(max(0.0, when - seconds / 20 - time.monotonic()))
+            samples.append(memory())
+        time.sleep(max(0.0, end - time.monotonic()))
+        spent = time.process_time() - spent
+        later = Load(address, ask, clients).run(seconds / 2)
+    sent = flooding.result()
+    given = [one.ended - end for one in sent if one.status == 200]
+    new = [when - end for when in later.answered_at]
+    wrong = sum(one.data != right.data for one in sent if one.status == 200)
     return {
-        "clients": clients,
-        "seconds": load.lasted,
-        "images_per_second": count * load.rate,
-        "refused": dict(load.refused),
-        "without_retry_after": load.without_retry_after,
-        "different_answers": len(load.answers),
-        "memory_mib": {"before": before, "while": samples},
+        "seconds": seconds,
+        "images_per_second": {
+            "saturated": count * rate,
+            "wanted": 4 * count * rate,
+            "offered": count * len(sent) / seconds,
+            "answered": count * sum(when < 0 for when in given) / seconds,
+        },
+        "client_cores": spent / seconds,
+        **counted(sent),
+        "different_answers": wrong + max(0, len(later.answers) - 1),
+        "memory_mib": {"before": before, "while": samples, "after": memory()},
         "after": {
-            "first_answer_s": min(after.answered_at) - ended,
-            "images_per_second": count * after.rate,
-            "refused": dict(after.refused),
+            "all_answers": recovery(given + new, rate, clients, int(seconds / 2)),
+            "answers_to_new_requests": recovery(new, rate, clients, int(seconds / 2)),
+            "errors": dict(Counter(later.errors)),
         },
     }
 
@@ -215,15 +257,18 @@ def killed(address: str, work: Work, seconds: float) -> dict[str, Any]:
     load = Load(address, work.many, work.clients)
     load.start()
     time.sleep(seconds / 4)
-    at = time.monotonic()
-    os.kill(pid_of(work.deployment), signal.SIGKILL)
+    pid = pid_of(work.deployment)
+    at, in_flight = time.monotonic(), len(load.in_flight)
+    os.kill(pid, signal.SIGKILL)
     time.sleep(seconds)
     load.end()
     later = [when - at for when in load.answered_at if when > at]
     gaps = np.diff(sorted([0.0, *later]))
     return {
-        "refused": dict(load.refused),
-        "different_answers": len(load.answers),
+        "in_flight_when_killed": in_flight,
+        "errors": len(load.errors),
+        "errors_by_status": dict(Counter(load.errors)),
+        "different_answers": max(0, len(load.answers) - 1),
         "longest_gap_s": float(gaps.max()) if len(gaps) else None,
         "answers_after": len(later),
     }
@@ -233,8 +278,10 @@ def malformed(address: str, tile: bytes, count: int) -> dict[str, Any]:
     """Images with bytes changed or missing, and requests that are none."""
     drawn, answers = random.Random(0), Counter[int]()
     client = Client(address, attempts=1)
-    before = memory()
+    before, samples = memory(), []
     for place in range(count):
+        if place and place % (count // 10) == 0:
+            samples.append(memory())
         data = bytearray(tile)
         for _ in range(drawn.randint(1, 8)):
             data[drawn.randrange(min(len(data), 80 if place % 2 else len(data)))] = drawn.randrange(256)
@@ -252,7 +299,12 @@ def malformed(address: str, tile: bytes, count: int) -> dict[str, Any]:
             answers[200] += 1
         except ServiceError as error:
             answers[error.status] += 1
-    return {"requests": count, "answers": dict(answers), "memory_mib": {"before": before, "after": memory()}}
+    after = memory()
+    return {
+        "requests": count,
+        "answers": dict(answers),
+        "memory_mib": {"before": before, "while": samples, "after": after, "growth": after - before},
+    }
 
 
 def main(seconds: float) -> None:
@@ -276,12 +328,15 @@ def main(seconds: float) -> None:
             several = half_load(address, work.many, work.clients, work.bare_many, seconds)
             tell(name, "half_load", several)
             tell(name, "half_load_of_one", half_load(address, work.one, work.clients_of_one, work.bare_one, seconds))
-            tell(name, "overload", overload(address, work.many, work.images, 4 * work.clients, 6 * seconds))
-            tell(name, "overload_of_one", overload(address, work.one, 1, 128, seconds))
+            tell(name, "overload", overload(address, work.many, work.images, work.clients, 6 * seconds))
+            tell(name, "overload_of_one", overload(address, work.one, 1, work.clients_of_one, 6 * seconds))
             tell(name, "killed", killed(address, work, max(15.0, seconds)))
         tell("rubbish", "malformed", malformed(address, encoded(stained(160, 160)), 2000))
         serve.shutdown()
     harness.write("serve", results, Path("bench-out"))
+    failed = results["rubbish"]["malformed"]["answers"].get(500, 0)
+    if failed:
+        sys.exit(f"malformed: {failed} requests were answered with 500")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
 """Clients of the service for its benchmark: so many that it is never idle, or requests that come at set times."""
 
+import http.client
 import random
 import threading
 import time
+import urllib.parse
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from unittest.mock import patch
 
 import numpy as np
 
@@ -13,6 +18,8 @@ from serve.client import Client, ServiceError
 
 Ask = Callable[[Client], Hashable]
 """One request, always the same one; what it was answered."""
+
+T = TypeVar("T")
 
 
 class Load:
@@ -25,11 +32,12 @@ class Load:
     """
 
     def __init__(self, address: str, ask: Ask, threads: int) -> None:
-        self.seconds: list[float] = []
         self.answers: set[Hashable] = set()
-        self.refused: Counter[int] = Counter()
-        self.without_retry_after = 0
         self.answered_at: list[float] = []
+        self.errors: list[int] = []
+        """Their status; 0 where no answer came."""
+        self.in_flight: set[int] = set()
+        """Threads that wait for an answer."""
         self._address, self._ask = address, ask
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._work) for _ in range(threads)]
@@ -55,20 +63,20 @@ class Load:
     @property
     def rate(self) -> float:
         """Answered requests a second."""
-        return len(self.seconds) / self.lasted
+        return len(self.answered_at) / self.lasted
 
     def _work(self) -> None:
         client = Client(self._address, attempts=1)
         while not self._stop.is_set():
-            started = time.monotonic()
+            self.in_flight.add(threading.get_ident())
             try:
                 self.answers.add(self._ask(client))
-                self.seconds.append(time.monotonic() - started)
                 self.answered_at.append(time.monotonic())
             except ServiceError as error:
-                self.refused[error.status] += 1
-                self.without_retry_after += error.status in (429, 503) and "retry_after" not in error.problem
+                self.errors.append(error.status)
                 self._stop.wait(0.05)
+            finally:
+                self.in_flight.discard(threading.get_ident())
 
 
 def steady(rate: float, seconds: float) -> list[float]:
@@ -96,29 +104,145 @@ def latencies(address: str, ask: Ask, times: Sequence[float], most: int = 32) ->
     Returns:
         Seconds from when each request was due to its answer, and the refusals by status.
     """
-    due, found, refused = iter(enumerate(times)), [0.0] * len(times), Counter[int]()
-    lock, start = threading.Lock(), time.monotonic() + 0.1
+    refused = Counter[int]()
+
+    def client() -> Callable[[float], float]:
+        known = Client(address, attempts=1)
+
+        def asked(due: float) -> float:
+            try:
+                ask(known)
+            except ServiceError as error:
+                refused[error.status] += 1
+            return time.monotonic() - due
+
+        return asked
+
+    return _at(times, time.monotonic() + 0.1, most, client), refused
+
+
+def _at(times: Sequence[float], start: float, most: int, client: Callable[[], Callable[[float], T]]) -> list[T]:
+    """Call at set times; each of the threads calls a client of its own, and tells it when the call was due."""
+    due, found = iter(enumerate(times)), dict[int, T]()
+    lock = threading.Lock()
 
     def work() -> None:
-        client = Client(address, attempts=1)
+        act = client()
         while True:
             with lock:
                 place, when = next(due, (-1, 0.0))
             if place < 0:
                 return
             time.sleep(max(0.0, start + when - time.monotonic()))
-            try:
-                ask(client)
-            except ServiceError as error:
-                refused[error.status] += 1
-            found[place] = time.monotonic() - start - when
+            found[place] = act(start + when)
 
     threads = [threading.Thread(target=work) for _ in range(min(most, len(times)))]
     for one in threads:
         one.start()
     for one in threads:
         one.join()
-    return found, refused
+    return [found[place] for place in range(len(times))]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What goes over the wire."""
+
+    method: str
+    path: str
+    body: bytes | None
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request was answered; times are those of :func:`time.monotonic`."""
+
+    due: float
+    sent: float
+    ended: float
+    status: int
+    """0 where no answer came."""
+    retry_after: bool
+    data: bytes
+
+
+def request_of(address: str, ask: Ask) -> Request:
+    """What a client would send for a request, so that it need not be made again each time."""
+    with patch.object(http.client.HTTPConnection, "request") as sent, suppress(ServiceError):
+        ask(Client(address, attempts=1))
+    return Request(*sent.call_args.args)
+
+
+def flood(address: str, request: Request, rate: float, seconds: float, start: float, most: int = 256) -> list[Answer]:
+    """Send a request over and over, evenly, however many wait for their answers.
+
+    Args:
+        address: of the service.
+        request: ready-made, since making it and reading its answer would take the service's time.
+        rate: requests a second.
+        seconds: how long.
+        start: as :func:`time.monotonic` tells it.
+        most: connections; a request that finds none free waits, and is not sent at all once the time is over.
+    """
+    place = urllib.parse.urlsplit(address).netloc
+
+    def client() -> Callable[[float], Answer | None]:
+        connection = http.client.HTTPConnection(place, timeout=60)
+        return lambda due: _sent(connection, request, due) if time.monotonic() < start + seconds else None
+
+    return [one for one in _at(steady(rate, seconds), start, most, client) if one is not None]
+
+
+def _sent(connection: http.client.HTTPConnection, request: Request, due: float) -> Answer:
+    sent = time.monotonic()
+    try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # refused before all was sent: it says why
+            connection.request(request.method, request.path, request.body, request.headers)
+        answer = connection.getresponse()
+        data = answer.read()
+    except (OSError, http.client.HTTPException):
+        connection.close()
+        return Answer(due, sent, time.monotonic(), 0, False, b"")
+    return Answer(due, sent, time.monotonic(), answer.status, "Retry-After" in answer.headers, data)
+
+
+def counted(answers: Sequence[Answer]) -> dict[str, Any]:
+    """What a flood came to, and for how long its requests waited for a connection."""
+    p99, most = np.percentile([one.sent - one.due for one in answers], [99, 100]).tolist()
+    statuses = Counter(one.status for one in answers)
+    unsaid = Counter(one.status for one in answers if one.status in (429, 503) and not one.retry_after)
+    return {
+        "held_back_ms": {"p99": 1e3 * p99, "most": 1e3 * most},
+        "answers": dict(statuses),
+        "5xx_other_than_503": sum(n for status, n in statuses.items() if status >= 500 and status != 503),
+        "without_retry_after": dict(unsaid),
+    }
+
+
+def recovery(answered: Sequence[float], rate: float, clients: int, seconds: int) -> dict[str, Any]:
+    """When a service is its old self again.
+
+    Args:
+        answered: when it answered, in seconds from when the flood ended.
+        rate: answers a second that it gave before.
+        clients: that ask now.
+        seconds: how long it was looked at.
+
+    Returns:
+        Its first answer; the share of the rate in each second; the second from which on it kept to nine tenths of the
+        rate, never behind by more than an answer for each client, or None where there is none but in the last five.
+    """
+    each, _ = np.histogram(answered, seconds, (0, seconds))
+    first = min((when for when in answered if when >= 0), default=None)
+    due = 0.9 * rate * np.arange(1, seconds + 1)
+    behind = [(due[: seconds - at] - each[at:].cumsum()).max() for at in range(seconds - 4)]
+    full = (at for at, most in enumerate(behind) if at >= int(first or 0) and most <= clients)
+    return {
+        "first_answer_s": first,
+        "share_each_second": [round(float(one / rate), 2) for one in each],
+        "full_service_s": next(full, None),
+    }
 
 
 def of_one_server(times: Sequence[float], seconds: float) -> list[float]:
