@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import secrets
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,11 @@ import numpy as np
 
 from medsynth import images
 from medsynth.skin import tone
-from serve.http import Limits, field_problem
+from serve.http import Limits, busy, field_problem
 from serve.wire import SKIN, Asked, Misfit, Picture, Skin, SkinAbout
+
+_AT_ONCE = 8
+"""Calls of the model for one request: a part of what its deployment takes at a time."""
 
 INPUTS: dict[str, tuple[str, list[int]]] = {
     "condition": ("BYTES", [-1]),
@@ -63,14 +67,37 @@ async def infer(
     columns = {name: _column(name, count, *tensors[name]) for name in tensors}
     seeds = columns.get("seed") or [secrets.randbits(53) for _ in range(count)]
     asked = [_asked(columns, place, tensors) for place in range(count)]
-    found = await asyncio.gather(*(skin.draw(one, [seed]) for one, seed in zip(asked, seeds, strict=True)))
-    pictures = []
-    for made, _ in found:
-        if isinstance(made, Misfit):
-            place = tensors[made.field][0] if made.field in tensors else 0
-            raise field_problem(f"inputs.{place}.data", f"{made.field}: {made.detail}")
-        pictures += made
-    return _outputs(pictures, wanted), found[0][1]
+    pictures, about = await _drawn(skin, asked, seeds, {name: place for name, (place, *_) in tensors.items()})
+    return _outputs(pictures, wanted), about
+
+
+async def _drawn(
+    skin: Skin, asked: list[Asked], seeds: list[int], places: Mapping[str, int]
+) -> tuple[list[Picture], SkinAbout]:
+    """Pictures in the order asked; what is asked alike goes in one call, and one call that fails ends the others."""
+    alike: dict[Asked, list[int]] = defaultdict(list)
+    for at, one in enumerate(asked):
+        alike[one].append(at)
+    free = asyncio.Semaphore(_AT_ONCE)
+
+    async def draw(one: Asked, ats: list[int]) -> tuple[dict[int, Picture], SkinAbout]:
+        async with free:
+            made, about = await skin.draw(one, [seeds[at] for at in ats])
+            if isinstance(made, Misfit):
+                raise field_problem(f"inputs.{places.get(made.field, 0)}.data", f"{made.field}: {made.detail}")
+            return dict(zip(ats, made, strict=True)), about
+
+    try:
+        async with asyncio.TaskGroup() as calls:
+            tasks = [calls.create_task(draw(*item)) for item in alike.items()]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    answers = [task.result() for task in tasks]
+    about = answers[0][1]
+    if any(other.weights_sha256 != about.weights_sha256 for _, other in answers):
+        raise busy("the model was replaced while it drew; ask again")
+    pictures = {at: picture for made, _ in answers for at, picture in made.items()}
+    return [pictures[at] for at in range(len(asked))], about
 
 
 def _count(tensors: Mapping[str, tuple[int, str, list[int], list[Any]]], limits: Limits) -> int:
