@@ -77,8 +77,7 @@ def build(
 
     @app.get("/docs", include_in_schema=False)
     async def page_of_docs(request: Request) -> Response:
-        condition = next(iter((await skin.about()).colours)) if skin is not None else "CONDITION"
-        page = docs.html(app.openapi(), condition, docs.base_of(request))
+        page = docs.html(app.openapi(), await _a_condition(skin), docs.base_of(request))
         return Response(page, media_type="text/html", headers=_POLICY_HEADER)
 
     # After the last route: one more, and the framework would make the document anew.
@@ -104,11 +103,11 @@ def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[byt
     @router.get("/readyz", summary="Whether the weights are loaded")
     @router.get("/v2/health/ready", summary="Whether the weights are loaded")
     async def ready() -> dict[str, Any]:
-        # 503 until of each model a replica with loaded weights answers
+        # 503 until there is of each model a replica with loaded weights; one that is busy is ready
         if skin is None:
-            await focus.about()
+            await protocol.loaded(focus)
             return {"ready": True, "absent": _ABSENT}
-        await asyncio.gather(focus.about(), skin.about())
+        await asyncio.gather(protocol.loaded(focus), protocol.loaded(skin))
         return {"ready": True}
 
     @router.get(
@@ -129,6 +128,13 @@ def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[byt
         return _file(name)
 
     return router
+
+
+async def _a_condition(skin: Skin | None) -> str:
+    try:
+        return next(iter((await skin.about()).colours)) if skin is not None else "CONDITION"
+    except Problem:  # the documentation is there even if no model is
+        return "CONDITION"
 
 
 def _file(name: str) -> Response:

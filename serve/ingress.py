@@ -3,14 +3,22 @@
 import asyncio
 import os
 import time
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import grpc
 from ray import serve
-from ray.exceptions import RayActorError, TaskCancelledError
+from ray.exceptions import RayActorError, RayError, TaskCancelledError
 from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY  # nothing public tells
 from ray.serve.context import _get_global_client
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayServeException,
+    ReplicaUnavailableError,
+)
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
@@ -21,7 +29,11 @@ from serve.settings import AppSettings
 from serve.slides import StoredJobs
 from serve.wire import About, Asked, Form, Item, Judged, Misfit, Picture, Refused, SkinAbout
 
-_ABOUT_SECONDS = 3.0
+_FRESH_SECONDS = 1.0
+_FIRST_SECONDS = 3.0
+_ABOUT_SECONDS = 0.5  # where it is known already: orchestrators wait a second for readiness
+_CONTROLLER_SECONDS = 1.0
+_ANSWERING = ("RUNNING", "PENDING_MIGRATION")  # states of a replica to which Serve sends calls
 # What a call of a replica ends with that is gone; the last is a gRPC call's, see serve/environment.py.
 _LOST = (
     RayActorError,
@@ -72,6 +84,9 @@ class Remote:
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     return await response
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
             except TimeoutError:
                 response.cancel()
                 if seconds is not None:
@@ -85,6 +100,70 @@ class Remote:
         raise AssertionError("unreachable")
 
 
+Named = TypeVar("Named", About, SkinAbout)
+
+
+class Known(Generic[Named]):
+    """What a model last said of itself: one that is busy need not be asked, and is there all the same.
+
+    Args:
+        remote: the model's deployment.
+        running: tells how many replicas run there with their weights loaded; called in a thread.
+    """
+
+    def __init__(self, remote: Remote, running: Callable[[], int]) -> None:
+        self._remote, self._running = remote, running
+        self._last: Named | None = None
+        self._fresh_until = 0.0
+        self._asking: asyncio.Task[Named] | None = None
+        self._thread = ThreadPoolExecutor(1, "running")  # one: calls that hang do not pile up
+
+    def heard(self, about: Named) -> None:
+        """Keep what came with an answer."""
+        self._last, self._fresh_until = about, time.monotonic() + _FRESH_SECONDS
+
+    async def about(self) -> Named:
+        """Which model answers, a second old at most; of one that is busy, what it said last.
+
+        Raises:
+            Problem: 429, it is busy and has never been heard; 503, no replica runs.
+        """
+        if self._last is not None and self._fresh:
+            return self._last
+        if self._asking is None or self._asking.done():  # however many want to know, it is asked once
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> Named:
+        try:
+            self.heard(await self._remote("about", seconds=_FIRST_SECONDS if self._last is None else _ABOUT_SECONDS))
+        except Problem:
+            if not self._fresh and not await self._runs():
+                raise busy("the model is not ready") from None
+        if self._last is None:
+            raise busy("the model is too busy to say which it is; ask again in a second", 429)
+        return self._last
+
+    @property
+    def _fresh(self) -> bool:
+        return time.monotonic() < self._fresh_until
+
+    async def _runs(self) -> bool:
+        try:
+            async with asyncio.timeout(_CONTROLLER_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, self._running) > 0
+        except (TimeoutError, RayError, RayServeException):
+            return False  # nobody can say
+
+
+def replicas(handle: DeploymentHandle[Any]) -> int:
+    """How many of a deployment's replicas take calls, as Serve's controller says; one does once it has its weights."""
+    application = serve.status().applications.get(handle.app_name)
+    deployment = application.deployments.get(handle.deployment_name) if application is not None else None
+    states = deployment.replica_states if deployment is not None else {}
+    return sum(count for state, count in states.items() if state in _ANSWERING)
+
+
 class RemoteFocus:
     """The focus model behind its deployment's handle.
 
@@ -95,20 +174,22 @@ class RemoteFocus:
 
     def __init__(self, handle: DeploymentHandle[Any], seconds: float) -> None:
         self._remote = Remote(handle, seconds)
+        self._known: Known[About] = Known(self._remote, partial(replicas, handle))
 
     async def about(self) -> About:
         """Which model answers."""
-        found: About = await self._remote("about", seconds=_ABOUT_SECONDS)
-        return found
+        return await self._known.about()
 
     async def score(self, items: list[Item]) -> tuple[list[Judged | Refused], About]:
         """Judge images, each by itself."""
         found: tuple[list[Judged | Refused], About] = await self._remote("score", items)
+        self._known.heard(found[1])
         return found
 
     async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
         """Draw an image's focus map."""
         found: tuple[bytes | Refused, About] = await self._remote("heat_map", data, mpp, form)
+        self._known.heard(found[1])
         return found
 
 
@@ -122,15 +203,16 @@ class RemoteSkin:
 
     def __init__(self, handle: DeploymentHandle[Any], seconds: float) -> None:
         self._remote = Remote(handle, seconds)
+        self._known: Known[SkinAbout] = Known(self._remote, partial(replicas, handle))
 
     async def about(self) -> SkinAbout:
         """Which model answers."""
-        found: SkinAbout = await self._remote("about", seconds=_ABOUT_SECONDS)
-        return found
+        return await self._known.about()
 
     async def draw(self, asked: Asked, seeds: list[int]) -> tuple[list[Picture] | Misfit, SkinAbout]:
         """Draw a picture for each seed."""
         found: tuple[list[Picture] | Misfit, SkinAbout] = await self._remote("draw", asked, seeds)
+        self._known.heard(found[1])
         return found
 
 

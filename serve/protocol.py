@@ -7,6 +7,7 @@ Source:
 import base64
 import binascii
 import math
+from http import HTTPStatus
 from typing import Any, Literal
 
 import numpy as np
@@ -83,10 +84,10 @@ def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
     @router.get("/models/{name}/ready", summary="Whether a model answers")
     async def ready(name: str) -> dict[str, Any]:
         if name == SKIN:
-            await known(skin).about()
+            await loaded(known(skin))
         else:
             _known(name)
-            await focus.about()
+            await loaded(focus)
         return {"name": name, "ready": True}
 
     @router.post("/models/{name}/infer", summary="Judge images, or draw some", openapi_extra={"x-curl": _CURL})
@@ -109,6 +110,19 @@ def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
         return JSONResponse(body, headers=model_headers(about))
 
     return router
+
+
+async def loaded(model: Focus | Skin) -> None:
+    """See that a model's weights are loaded; it may be as busy as it likes.
+
+    Raises:
+        Problem: 503, they are not.
+    """
+    try:
+        await model.about()
+    except Problem as why:
+        if why.status_code != HTTPStatus.TOO_MANY_REQUESTS:
+            raise
 
 
 def _known(name: str) -> None:

@@ -88,7 +88,11 @@ class Focus(Protocol):
     """What the ingress asks of the focus model, wherever that runs."""
 
     async def about(self) -> About:
-        """Which model answers."""
+        """Which model answers.
+
+        Raises:
+            Problem: 429, one is there and has no time to say; 503, none is there.
+        """
 
     async def score(self, items: list[Item]) -> tuple[list[Judged | Refused], About]:
         """Judge images, each by itself."""
@@ -173,7 +177,11 @@ class Skin(Protocol):
     """What the ingress asks of the skin generator, wherever that runs."""
 
     async def about(self) -> SkinAbout:
-        """Which model answers."""
+        """Which model answers.
+
+        Raises:
+            Problem: 429, one is there and has no time to say; 503, none is there.
+        """
 
     async def draw(self, asked: Asked, seeds: list[int]) -> tuple[list[Picture] | Misfit, SkinAbout]:
         """Draw a picture for each seed."""
