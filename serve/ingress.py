@@ -32,7 +32,7 @@ from serve.wire import About, Asked, Form, Item, Judged, Misfit, Picture, Refuse
 _FRESH_SECONDS = 1.0
 _FIRST_SECONDS = 3.0
 _ABOUT_SECONDS = 0.5  # where it is known already: orchestrators wait a second for readiness
-_CONTROLLER_SECONDS = 1.0
+_CONTROLLER_SECONDS = 3.0
 _ANSWERING = ("RUNNING", "PENDING_MIGRATION")  # states of a replica to which Serve sends calls
 # What a call of a replica ends with that is gone; the last is a gRPC call's, see serve/environment.py.
 _LOST = (

@@ -21,7 +21,10 @@ from medsynth.errors import Reason, Rejected
 from serve import bodies, skin_protocol
 from serve.generator_routes import known
 from serve.http import Limits, Problem, field_problem
-from serve.wire import FOCUS, SKIN, About, Focus, Item, Judged, Refused, Skin, SkinAbout, model_headers
+from serve.skin_protocol import Inferred
+from serve.wire import FOCUS, FOCUS_NOTE, SKIN, About, Focus, Item, Judged, Refused, Skin, SkinAbout, model_headers
+
+_INPUT = "images"
 
 _CURL = (
     'curl -H \'Content-Type: application/json\' -d \'{"inputs": [{"name": "images", "shape": [1], '
@@ -64,31 +67,24 @@ def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
 
     @router.get("/models/{name}", summary="A model")
     async def model(name: str) -> dict[str, Any]:
-        if name == SKIN:
-            return skin_protocol.described(await known(skin).about())
-        _known(name)
-        about = await focus.about()
-        classes = len(about.radii_px)
-        return {
-            "name": FOCUS,
-            "versions": [about.version],
-            "platform": "pytorch",
-            "inputs": [{"name": "images", "datatype": "BYTES", "shape": [-1]}],
-            "outputs": [
-                {"name": "classes", "datatype": "FP32", "shape": [-1, classes]},
-                {"name": "radius_px", "datatype": "FP32", "shape": [-1]},
-                {"name": "certainty", "datatype": "FP32", "shape": [-1]},
-            ],
-        }
+        """Its version has the same, and `ready` and `infer`, at /v2/models/{name}/versions/{version}."""
+        return _described(await _model(name, focus, skin).about())
+
+    @router.get("/models/{name}/versions/{version}", include_in_schema=False)
+    async def model_version(name: str, version: str) -> dict[str, Any]:
+        about = await _model(name, focus, skin).about()
+        _check(version, about)
+        return _described(about)
 
     @router.get("/models/{name}/ready", summary="Whether a model answers")
     async def ready(name: str) -> dict[str, Any]:
-        if name == SKIN:
-            await loaded(known(skin))
-        else:
-            _known(name)
-            await loaded(focus)
+        await loaded(_model(name, focus, skin))
         return {"name": name, "ready": True}
+
+    @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
+    async def version_ready(name: str, version: str) -> dict[str, Any]:
+        _check(version, await _model(name, focus, skin).about())
+        return {"name": name, "version": version, "ready": True}
 
     @router.post("/models/{name}/infer", summary="Judge images, or draw some", openapi_extra={"x-curl": _CURL})
     async def infer(name: str, asked: InferRequest) -> Response:
@@ -96,18 +92,20 @@ def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
 
         Of skin: `condition`, BYTES of shape (n), and whatever else /v2/models/skin lists.
         """
-        wanted = {str(one.get("name")) for one in asked.outputs}
-        about: About | SkinAbout
-        if name == SKIN:
-            outputs, about = await skin_protocol.infer(known(skin), _tensors(asked), wanted, limits)
-        else:
-            _known(name)
-            outputs, about = await _judged_of(focus, asked, wanted, limits)
-        body: dict[str, Any] = {"model_name": name, "model_version": about.version}
-        if asked.id is not None:
-            body["id"] = asked.id
-        body["outputs"] = outputs
-        return JSONResponse(body, headers=model_headers(about))
+        return _answer(asked, await inferred(name, asked))
+
+    @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
+    async def version_infer(name: str, version: str, asked: InferRequest) -> Response:
+        _check(version, await _model(name, focus, skin).about())
+        found = await inferred(name, asked)
+        _check(version, found.about)  # it may have been replaced meanwhile
+        return _answer(asked, found)
+
+    async def inferred(name: str, asked: InferRequest) -> Inferred:
+        tensors, wanted = _tensors(asked), {str(one.get("name")) for one in asked.outputs}
+        if _model(name, focus, skin) is focus:
+            return await _judged_of(focus, asked.inputs, wanted, limits)
+        return await skin_protocol.infer(known(skin), tensors, wanted, limits)
 
     return router
 
@@ -125,17 +123,48 @@ async def loaded(model: Focus | Skin) -> None:
             raise
 
 
-def _known(name: str) -> None:
-    if name != FOCUS:
+def _model(name: str, focus: Focus, skin: Skin | None) -> Focus | Skin:
+    if name not in (FOCUS, SKIN):
         raise Problem(404, f"no model {name[:50]!r}; there are {FOCUS} and {SKIN}")
+    return focus if name == FOCUS else known(skin)
 
 
-async def _judged_of(
-    focus: Focus, asked: InferRequest, wanted: set[str], limits: Limits
-) -> tuple[list[dict[str, Any]], About]:
-    if len(asked.inputs) != 1:
-        raise field_problem("inputs", "one input, images")
-    found, about = await focus.score(_items(asked.inputs[0], limits))
+def _check(version: str, about: About | SkinAbout) -> None:
+    if version != about.version:
+        raise Problem(404, f"no version {version[:50]!r} of {about.name}; there is {about.version}")
+
+
+def _described(about: About | SkinAbout) -> dict[str, Any]:
+    if isinstance(about, SkinAbout):
+        return skin_protocol.described(about)
+    return {
+        "name": FOCUS,
+        "versions": [about.version],
+        "platform": "pytorch",
+        "inputs": [{"name": _INPUT, "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [
+            {"name": "classes", "datatype": "FP32", "shape": [-1, len(about.radii_px)]},
+            {"name": "radius_px", "datatype": "FP32", "shape": [-1]},
+            {"name": "certainty", "datatype": "FP32", "shape": [-1]},
+        ],
+    }
+
+
+def _answer(asked: InferRequest, found: Inferred) -> Response:
+    about = found.about
+    body: dict[str, Any] = {"model_name": about.name, "model_version": about.version}
+    if asked.id is not None:
+        body["id"] = asked.id
+    body["parameters"] = {"weights_sha256": about.weights_sha256, **found.parameters}
+    body["outputs"] = found.outputs
+    return JSONResponse(body, headers={**model_headers(about), **found.headers})
+
+
+async def _judged_of(focus: Focus, inputs: list[InputTensor], wanted: set[str], limits: Limits) -> Inferred:
+    for place, one in enumerate(inputs):
+        if one.name != _INPUT:
+            raise field_problem(f"inputs.{place}.name", f"no input {one.name[:50]!r}; known: {_INPUT}")
+    found, about = await focus.score(_items(inputs[0], limits))
     judged = [_judged(place, one) for place, one in enumerate(found)]
     outputs = [
         _output("classes", [len(judged), len(about.radii_px)], [share for one in judged for share in one.classes]),
@@ -145,11 +174,17 @@ async def _judged_of(
     unknown = wanted - {one["name"] for one in outputs}
     if unknown:
         raise field_problem("outputs", f"no output {sorted(unknown)[0][:50]!r}")
-    return [one for one in outputs if not wanted or one["name"] in wanted], about
+    chosen = [one for one in outputs if not wanted or one["name"] in wanted]
+    return Inferred(chosen, about, {"note": FOCUS_NOTE}, {})
 
 
 def _tensors(asked: InferRequest) -> dict[str, tuple[int, str, list[int], list[Any]]]:
-    return {one.name: (place, one.datatype, one.shape, one.data) for place, one in enumerate(asked.inputs)}
+    found: dict[str, tuple[int, str, list[int], list[Any]]] = {}
+    for place, one in enumerate(asked.inputs):
+        if one.name in found:
+            raise field_problem(f"inputs.{place}.name", f"the input {one.name[:50]!r} is given twice")
+        found[one.name] = (place, one.datatype, one.shape, one.data)
+    return found
 
 
 def _items(tensor: InputTensor, limits: Limits) -> list[Item]:

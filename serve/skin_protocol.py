@@ -5,6 +5,7 @@ import base64
 import secrets
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from medsynth import images
 from medsynth.skin import tone
 from serve.http import Limits, busy, field_problem
-from serve.wire import SKIN, Asked, Misfit, Picture, Skin, SkinAbout
+from serve.wire import SKIN, SKIN_NOTE, About, Asked, Misfit, Picture, Skin, SkinAbout
 
 _AT_ONCE = 8
 """Calls of the model for one request: a part of what its deployment takes at a time."""
@@ -26,6 +27,17 @@ INPUTS: dict[str, tuple[str, list[int]]] = {
     "seed": ("INT64", [-1]),
 }
 """Only the condition is needed."""
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What a model answers."""
+
+    outputs: list[dict[str, Any]]
+    about: About | SkinAbout
+    parameters: dict[str, str | bool]
+    """Of the answer; the protocol has no lists there."""
+    headers: dict[str, str]
 
 
 def described(about: SkinAbout) -> dict[str, Any]:
@@ -51,7 +63,7 @@ def described(about: SkinAbout) -> dict[str, Any]:
 
 async def infer(
     skin: Skin, tensors: Mapping[str, tuple[int, str, list[int], list[Any]]], wanted: set[str], limits: Limits
-) -> tuple[list[dict[str, Any]], SkinAbout]:
+) -> Inferred:
     """Draw what tensors ask for.
 
     Args:
@@ -68,7 +80,13 @@ async def infer(
     seeds = columns.get("seed") or [secrets.randbits(53) for _ in range(count)]
     asked = [_asked(columns, place, tensors) for place in range(count)]
     pictures, about = await _drawn(skin, asked, seeds, {name: place for name, (place, *_) in tensors.items()})
-    return _outputs(pictures, wanted), about
+    drawn = ", ".join(str(one.seed) for one in pictures)
+    return Inferred(
+        _outputs(pictures, wanted),
+        about,
+        {"note": SKIN_NOTE, "synthetic": True, "seeds": drawn},
+        {"Medsynth-Seed": drawn, "Medsynth-Synthetic": "true"},
+    )
 
 
 async def _drawn(

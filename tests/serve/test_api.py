@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import json
 import re
 import shlex
@@ -17,7 +18,7 @@ from medsynth.skin import semantic_map
 from medsynth.skin.semantic_map import Box
 from serve import docs, skin_protocol
 from serve.http import PROBLEM, Limits, busy
-from serve.wire import About
+from serve.wire import FOCUS_NOTE, SKIN_NOTE, About
 from tests import skin_model
 from tests.serve.local import BASE, LocalFocus, LocalSkin, client, encoded
 from tests.slides import stained
@@ -249,6 +250,72 @@ class TestProtocol:
         assert answer.status_code == 422, answer.text
         assert answer.json()["error"] == answer.json()["detail"]
         assert self.draw(http, ["x"], condition=["BCC"]).status_code == 422
+
+    def test_an_answer_says_what_v1_says_of_it(self, http: TestClient, tile: bytes) -> None:
+        answer = self.draw(http, ["images"], condition=["BCC", "NEV"], seed=[3, 2**62])
+        (skin,) = [one for one in http.get("/v1/models").json()["models"] if one["name"] == "skin"]
+        seeds = f"3, {2**62}"
+        assert answer.headers["medsynth-seed"] == seeds
+        assert answer.headers["medsynth-synthetic"] == "true"
+        assert answer.headers["medsynth-weights-sha256"] == skin["weights_sha256"]
+        told = {"weights_sha256": skin["weights_sha256"], "synthetic": True, "seeds": seeds, "note": SKIN_NOTE}
+        assert answer.json()["parameters"] == told
+        judged = self.infer(http, data=[base64.b64encode(tile).decode()])
+        digest = judged.headers["medsynth-weights-sha256"]
+        assert judged.json()["parameters"] == {"weights_sha256": digest, "note": FOCUS_NOTE}
+
+    def test_an_input_is_known_and_given_once(self, http: TestClient, tile: bytes) -> None:
+        text = base64.b64encode(tile).decode()
+        unknown = self.infer(http, name="pictures", data=[text])
+        assert unknown.json()["detail"] == "body.inputs.0.name: no input 'pictures'; known: images"
+        images = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [text]}
+        condition = {"name": "condition", "datatype": "BYTES", "shape": [1], "data": ["BCC"]}
+        twice = [
+            http.post(f"/v2/models/{model}/infer", json={"inputs": [tensor, {**tensor}]})
+            for model, tensor in (("focus", images), ("skin", condition))
+        ]
+        assert [answer.json()["errors"][0]["field"] for answer in twice] == ["body.inputs.1.name"] * 2
+        assert all("given twice" in answer.json()["error"] for answer in twice)
+        second = http.post("/v2/models/focus/infer", json={"inputs": [images, {**images, "name": "masks"}]})
+        assert second.json()["errors"][0]["field"] == "body.inputs.1.name"
+        assert {answer.status_code for answer in (unknown, *twice, second)} == {422}
+
+    @pytest.mark.parametrize("model", ["focus", "skin"])
+    def test_versions_are_served_and_others_are_404(self, http: TestClient, tile: bytes, model: str) -> None:
+        place = f"/v2/models/{model}"
+        (version,) = http.get(place).json()["versions"]
+        ready = {"name": model, "version": version, "ready": True}
+        assert http.get(f"{place}/versions/{version}").json() == http.get(place).json()
+        assert http.get(f"{place}/versions/{version}/ready").json() == ready
+        image = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(tile).decode()]}
+        seed = {"name": "seed", "datatype": "INT64", "shape": [1], "data": [3]}
+        condition = {"name": "condition", "datatype": "BYTES", "shape": [1], "data": ["BCC"]}
+        body = {"inputs": [image] if model == "focus" else [condition, seed]}
+        answer = http.post(f"{place}/versions/{version}/infer", json=body)
+        assert answer.status_code == 200
+        assert answer.json() == http.post(f"{place}/infer", json=body).json()
+        others = [http.get(f"{place}/versions/1{end}") for end in ("", "/ready")]
+        for other in (*others, http.post(f"{place}/versions/1/infer", json=body)):
+            assert other.status_code == 404
+            assert other.headers["content-type"] == PROBLEM
+            assert other.json()["error"] == f"no version '1' of {model}; there is {version}"
+        assert http.get("/v2/models/other/versions/1").status_code == 404
+
+    def test_a_version_that_was_replaced_meanwhile_is_404(self, focus: LocalFocus, tile: bytes) -> None:
+        version = asyncio.run(focus.about()).version
+
+        class Replaced:
+            async def about(self) -> About:
+                return await focus.about()
+
+            async def score(self, items: list[Any]) -> Any:
+                found, about = await focus.score(items)
+                return found, dataclasses.replace(about, version="2")
+
+        image = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(tile).decode()]}
+        with client(Replaced()) as http:
+            answer = http.post(f"/v2/models/focus/versions/{version}/infer", json={"inputs": [image]})
+        assert answer.status_code == 404
 
     def test_another_model_is_404(self, http: TestClient) -> None:
         for path in ("/v2/models/other", "/v2/models/other/ready"):
