@@ -7,7 +7,7 @@ of their deployments (:mod:`serve.app`).
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
@@ -39,6 +39,9 @@ _ABSENT = {SKIN: generator_routes.ABSENT}
 _POLICY_HEADER = {"Content-Security-Policy": _POLICY}
 
 
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
 def build(
     focus: Focus,
     skin: Skin | None,
@@ -66,6 +69,7 @@ def build(
         description=NOT_FOR_DIAGNOSIS,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to an address made of the Host header, which anyone may send
         responses={"default": docs.PROBLEM},
     )
     handle_problems(app)
@@ -75,7 +79,7 @@ def build(
     app.include_router(slide_routes.routes(jobs))
     app.include_router(protocol.routes(focus, skin, limits))
 
-    @app.get("/docs", include_in_schema=False)
+    @_read(app, "/docs", include_in_schema=False)
     async def page_of_docs(request: Request) -> Response:
         page = docs.html(app.openapi(), await _a_condition(skin), docs.base_of(request))
         return Response(page, media_type="text/html", headers=_POLICY_HEADER)
@@ -88,20 +92,20 @@ def build(
 def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[bytes]]) -> APIRouter:
     router = APIRouter(tags=["service"])
 
-    @router.get("/v1/models", summary="The models that answer")
+    @_read(router, "/v1/models", summary="The models that answer")
     async def models() -> dict[str, Any]:
         found = [_focus(await focus.about())]
         if skin is None:
             return {"note": NOT_FOR_DIAGNOSIS, "models": found, "absent": _ABSENT}
         return {"note": NOT_FOR_DIAGNOSIS, "models": [*found, _skin(await skin.about())]}
 
-    @router.get("/healthz", summary="Whether the process lives")
-    @router.get("/v2/health/live", summary="Whether the process lives")
+    @_read(router, "/healthz", summary="Whether the process lives")
+    @_read(router, "/v2/health/live", summary="Whether the process lives")
     async def alive() -> dict[str, bool]:
         return {"live": True}
 
-    @router.get("/readyz", summary="Whether the weights are loaded")
-    @router.get("/v2/health/ready", summary="Whether the weights are loaded")
+    @_read(router, "/readyz", summary="Whether the weights are loaded")
+    @_read(router, "/v2/health/ready", summary="Whether the weights are loaded")
     async def ready() -> dict[str, Any]:
         # 503 until there is of each model a replica with loaded weights; one that is busy is ready
         if skin is None:
@@ -110,7 +114,8 @@ def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[byt
         await asyncio.gather(protocol.loaded(focus), protocol.loaded(skin))
         return {"ready": True}
 
-    @router.get(
+    @_read(
+        router,
         "/metrics",
         summary="Figures for Prometheus",
         response_class=Response,
@@ -119,15 +124,25 @@ def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[byt
     async def figures() -> Response:
         return Response(await metrics(), headers={"Content-Type": CONTENT_TYPE})
 
-    @router.get("/", include_in_schema=False)
+    @_read(router, "/", include_in_schema=False)
     async def page() -> Response:
         return _file("index.html")
 
-    @router.get("/page/{name}", include_in_schema=False)
+    @_read(router, "/page/{name}", include_in_schema=False)
     async def part(name: str) -> Response:
         return _file(name)
 
     return router
+
+
+def _read(router: APIRouter | FastAPI, path: str, **options: Any) -> Callable[[Handler], Handler]:
+    """A route for GET, and one for HEAD that the document leaves out; the server sends no body with its answer."""
+
+    def add(handler: Handler) -> Handler:
+        router.get(path, **options)(handler)
+        return router.head(path, include_in_schema=False)(handler)
+
+    return add
 
 
 async def _a_condition(skin: Skin | None) -> str:

@@ -260,7 +260,9 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> ASGIApp:  # Serve's name for it
         """The application, once the replica is there."""
         settings = self._settings
-        jobs = StoredJobs(settings.slides, settings.focus_weights, self._focus) if settings.slides else None
+        jobs = None
+        if settings.slides:
+            jobs = StoredJobs(settings.slides, settings.focus_weights, self._focus, settings.limits.seconds)
         return api.build(
             self._focus,
             self._skin,

@@ -76,11 +76,13 @@ def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
         _check(version, about)
         return _described(about)
 
+    @router.head("/models/{name}/ready", include_in_schema=False)
     @router.get("/models/{name}/ready", summary="Whether a model answers")
     async def ready(name: str) -> dict[str, Any]:
         await loaded(_model(name, focus, skin))
         return {"name": name, "ready": True}
 
+    @router.head("/models/{name}/versions/{version}/ready", include_in_schema=False)
     @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
     async def version_ready(name: str, version: str) -> dict[str, Any]:
         _check(version, await _model(name, focus, skin).about())

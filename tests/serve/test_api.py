@@ -20,7 +20,7 @@ from serve import docs, skin_protocol
 from serve.http import PROBLEM, Limits, busy
 from serve.wire import FOCUS_NOTE, SKIN_NOTE, About
 from tests import skin_model
-from tests.serve.local import BASE, LocalFocus, LocalSkin, client, encoded
+from tests.serve.local import BASE, LocalFocus, LocalSkin, client, encoded, server
 from tests.slides import stained
 
 PNG = {"Content-Type": "image/png"}
@@ -60,6 +60,29 @@ def test_what_needs_no_token(focus: LocalFocus, tile: bytes) -> None:
     for path in ("/v1/models", "/metrics", "/v2", "/v2/models/focus", "/v1/focus/slides/" + 32 * "0"):
         assert guarded.get(path).status_code == 401
     assert guarded.post("/v1/focus/scores", content=tile, headers=PNG).status_code == 401
+
+
+def test_head_is_answered_as_get_is(focus: LocalFocus) -> None:
+    http = client(focus)
+    places = ("/", "/page/page.css", "/docs", "/healthz", "/readyz", "/metrics", "/v1/models")
+    health = ("/v2/health/live", "/v2/health/ready", "/v2/models/focus/ready")
+    with server(http.app) as address, httpx2.Client(base_url=address) as real:
+        for path in (*places, *health):
+            head, get = real.head(path), real.get(path)
+            assert (head.status_code, head.content) == (200, b""), path
+            assert head.headers["content-type"] == get.headers["content-type"]
+    openapi = http.get("/openapi.json").json()
+    assert all("head" not in methods for methods in openapi["paths"].values())
+    assert client(Absent()).head("/readyz").status_code == 503
+    assert http.post("/healthz").headers["allow"] == "GET"
+
+
+def test_a_slash_too_many_leads_nowhere(http: TestClient) -> None:
+    for path in ("/v1/models/", "/healthz/", "/v2/", "/v2/models/focus/"):
+        answer = http.get(path, headers={"Host": "evil.example"}, follow_redirects=False)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, PROBLEM)
+        assert "location" not in answer.headers
+    assert http.post("/v1/skin/images/", json={}, follow_redirects=False).status_code == 404
 
 
 def test_no_page_needs_another_host(http: TestClient) -> None:
