@@ -112,6 +112,7 @@ class InferResponse(BaseModel):
     model_name: str
     model_version: str
     id: str | None = Field(None, description="that of the request, if it had one")
+    parameters: dict[str, str | bool] = Field(description="weights_sha256 and note; of pictures, synthetic and seeds")
     outputs: list[OutputTensor]
 
 
