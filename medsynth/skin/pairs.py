@@ -2,9 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+import posixpath
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import pyarrow as pa
 
 from medsynth import seeds, storage
 from medsynth.catalog.metadata import as_text, read_table, require_columns
@@ -12,7 +16,16 @@ from medsynth.errors import UserError
 from medsynth.skin import tone
 from medsynth.skin.semantic_map import Box, Geometry, MapError
 
-_TRAINING = "train"
+BOX = "box"
+CORNERS = ("x0", "y0", "x1", "y1")
+SIDES = ("width", "height")
+
+TRAINING = "train"
+HELD_OUT = ("val", "valid", "validation", "test", "held_out")
+"""What may stand in the column ``split``, in any case."""
+
+_MOST = 1e9  # px: more is no picture's, and no number that a table should hold
+_GIVE_BOX = "give the lesion's x0,y0,x1,y1 in pixels"
 
 
 class PairsError(UserError):
@@ -30,7 +43,7 @@ class Photo:
     box: Box
     patient: str
     split: str | None = None
-    """What the table itself says that it is for."""
+    """What the table itself says that it is for: ``TRAINING``, or one of ``HELD_OUT``."""
 
 
 @dataclass(frozen=True)
@@ -71,42 +84,201 @@ class Pairs:
         return Geometry.of(found)
 
 
+@dataclass(frozen=True)
+class Row:
+    """One row of a table of photos, and how its cells are read."""
+
+    uri: str
+    """Of the table."""
+    number: int
+    """From 1, the header not counted."""
+    cells: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """Table, row and photo, for messages."""
+        image = self.cells.get("image")
+        named = f" ({image.strip()})" if isinstance(image, str) and image.strip() else ""
+        return f"{self.uri}: row {self.number}{named}"
+
+    def text(self, name: str) -> str | None:
+        """A cell without the blanks about it; None where it is empty.
+
+        Raises:
+            PairsError: it holds bytes, a list or a struct.
+        """
+        cell = self.cells.get(name)
+        if isinstance(cell, bytes | list | dict):
+            wanted = "the path or URI of a file" if name == "image" else "a name"
+            raise PairsError(f"{self.where}: {name} is {reprlib.repr(cell)}, not text; write {wanted}")
+        return _stripped(cell)
+
+    def filled(self, name: str) -> str:
+        """As :meth:`text`, where there must be some.
+
+        Raises:
+            PairsError: there is none.
+        """
+        text = self.text(name)
+        if text is None:
+            raise PairsError(f"{self.where}: {name} is empty; fill it in, or leave the row out")
+        return text
+
+    def fitzpatrick(self) -> int | None:
+        """The clinical type, 1 to 6; None where it is not known.
+
+        Raises:
+            PairsError: it is something else.
+        """
+        text = _stripped(self.cells.get("fitzpatrick"))
+        found = None if text is None else tone.parse_type(text)
+        if text is not None and found is None:
+            told = reprlib.repr(text)
+            raise PairsError(f"{self.where}: fitzpatrick is {told}; write 1 to 6 or I to VI, or leave it empty")
+        return found
+
+    def split(self) -> str | None:
+        """What the photo is for, in lower case; None where the table does not say.
+
+        Raises:
+            PairsError: it is none of the known words.
+        """
+        text = self.text("split")
+        if text is not None and text.lower() not in (TRAINING, *HELD_OUT):
+            raise PairsError(
+                f"{self.where}: split is {reprlib.repr(text)}; write {TRAINING}, or for held out one of "
+                f"{', '.join(HELD_OUT)}, or leave the column out"
+            )
+        return text and text.lower()
+
+    def size(self) -> tuple[int, int] | None:
+        """Width and height of the photo, pixels; None where the table does not tell both.
+
+        Raises:
+            PairsError: one is not a positive number.
+        """
+        width, height = (self._side(name) for name in SIDES)
+        return None if width is None or height is None else (width, height)
+
+    def box(self) -> Box | None:
+        """The lesion's box, from ``box`` or from four columns; None where all are empty.
+
+        Raises:
+            PairsError: a number is missing or none, or the box is empty or not inside the photo.
+        """
+        corners = self._corners()
+        if all(_stripped(cell) is None for cell in corners.values()):
+            return None
+        box = Box(*(self._pixels(name, cell, _GIVE_BOX) for name, cell in corners.items()))
+        if not (0 <= box.x0 < box.x1 and 0 <= box.y0 < box.y1):
+            told = f"{box.x0},{box.y0},{box.x1},{box.y1}"
+            raise PairsError(
+                f"{self.where}: the box {told} is empty or begins outside; give 0 <= x0 < x1, 0 <= y0 < y1"
+            )
+        size = self.size()
+        if size is not None:
+            try:
+                box.check(*size, self.where)
+            except MapError as error:
+                raise PairsError(str(error)) from error
+        return box
+
+    def _corners(self) -> dict[str, Any]:
+        if BOX not in self.cells:
+            return {name: self.cells.get(name) for name in CORNERS}
+        cell = self.cells[BOX]
+        if _stripped(cell) is None:
+            return {}
+        cells = cell.strip("[]() ").split(",") if isinstance(cell, str) else cell
+        if not isinstance(cells, list) or len(cells) != len(CORNERS):
+            raise PairsError(f"{self.where}: box is {reprlib.repr(cell)}, not four numbers; {_GIVE_BOX}")
+        return {f"{name} of box": one for name, one in zip(CORNERS, cells, strict=True)}
+
+    def _side(self, name: str) -> int | None:
+        cell = self.cells.get(name)
+        if _stripped(cell) is None:
+            return None
+        remedy = f"give the photo's {name} in pixels, or leave it empty"
+        side = self._pixels(name, cell, remedy)
+        if side < 1:
+            raise PairsError(f"{self.where}: {name} is {reprlib.repr(cell)}; {remedy}")
+        return side
+
+    def _pixels(self, name: str, cell: Any, remedy: str) -> int:
+        text = _stripped(cell)
+        if text is None:
+            raise PairsError(f"{self.where}: {name} is empty; {remedy}")
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not abs(number) < _MOST:
+            raise PairsError(f"{self.where}: {name} is {reprlib.repr(cell)}, not a number of pixels; {remedy}")
+        return round(number)
+
+
+def rows(uri: str, table: pa.Table) -> Iterator[Row]:
+    """The rows of a table of photos, in order.
+
+    Args:
+        uri: of the table, for messages.
+        table: its cells.
+    """
+    for number, cells in enumerate(table.to_pylist(), start=1):
+        yield Row(uri, number, cells)
+
+
+def one_spelling(row: Row, name: str, text: str, known: dict[str, str]) -> None:
+    """Refuse a name that differs from a known one by case only; another becomes known.
+
+    Args:
+        row: that tells it.
+        name: of the column.
+        text: what stands there.
+        known: names by what they are without case.
+
+    Raises:
+        PairsError: one line that gives both.
+    """
+    first = known.setdefault(text.casefold(), text)
+    if first != text:
+        raise PairsError(
+            f"{row.where}: {name} {text!r} differs from {first!r} by case only; write one of them throughout"
+        )
+
+
 def read(uri: str) -> Pairs:
     """Read a table of photos.
 
     Args:
         uri: a CSV or Parquet file with the columns ``image`` (a URI, or a path from the table's folder),
             ``condition``, ``patient_id``, the box as ``box`` ("x0,y0,x1,y1") or in four columns, and where
-            it is known ``fitzpatrick`` (1 to 6 or I to VI), ``width``, ``height`` and ``split``.
+            it is known ``fitzpatrick`` (1 to 6 or I to VI), ``width``, ``height`` and ``split`` (train, or for held
+            out val, valid, validation, test or held_out).
 
     Raises:
         CatalogError: there is no such table, or a column is missing.
         PairsError: a row is wrong; the message names it.
     """
     table = read_table(uri)
-    corners = ["box"] if "box" in table.column_names else ["x0", "y0", "x1", "y1"]
+    corners = (BOX,) if BOX in table.column_names else CORNERS
     require_columns(uri, table.column_names, ["image", "condition", "patient_id", *corners])
     folder = uri.rpartition("/")[0]
-    photos, seen = [], set()
-    for number, row in enumerate(table.to_pylist(), start=1):
-        image = as_text(row["image"])
-        where = f"{uri}: row {number} ({image or 'no image'})"
-        for name in ("image", "condition", "patient_id"):
-            if as_text(row[name]) is None:
-                raise PairsError(f"{where}: {name} is empty; fill it in, or leave the row out")
-        if image in seen:
-            raise PairsError(f"{where}: stands twice; keep one row a photo")
-        seen.add(image)
-        photos.append(
-            Photo(
-                _place(str(image), folder),
-                str(as_text(row["condition"])),
-                _type(as_text(row.get("fitzpatrick")), where),
-                _box(row, corners, where),
-                str(as_text(row["patient_id"])),
-                as_text(row.get("split")),
-            )
-        )
+    photos: list[Photo] = []
+    conditions: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    for row in rows(uri, table):
+        image, condition, patient = (row.filled(name) for name in ("image", "condition", "patient_id"))
+        place = _place(image, folder)
+        plain = _plainly(place)
+        if plain in seen:
+            raise PairsError(f"{row.where}: stands twice, {seen[plain]} too; keep one row a photo")
+        seen[plain] = f"in row {row.number} as {image!r}"
+        one_spelling(row, "condition", condition, conditions)
+        box = row.box()
+        if box is None:
+            raise PairsError(f"{row.where}: no box; {_GIVE_BOX}")
+        photos.append(Photo(place, condition, row.fitzpatrick(), box, patient, row.split()))
     if not photos:
         raise PairsError(f"{uri}: no rows; name a table of photos")
     return Pairs(uri, tuple(photos))
@@ -116,8 +288,7 @@ def split(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
     """Part photos into those to learn from and those held out, no patient in both.
 
     Args:
-        pairs: the photos. Where the table has a column ``split``, it decides: ``train``, or anything else for
-            held out.
+        pairs: the photos. Where the table has a column ``split``, it decides.
         share: of the patients to hold out, where the table does not decide; of each condition, and within it of each
             skin type, as nearly as whole patients allow. 0 for none.
         seed: another seed holds out others.
@@ -161,7 +332,7 @@ def _told(pairs: Pairs) -> set[str]:
     for photo in pairs.photos:
         if photo.split is None:
             raise PairsError(f"{pairs.uri}: {photo.uri}: split is empty; fill it in for every row or for none")
-        side = photo.split != _TRAINING
+        side = photo.split != TRAINING
         if sides.setdefault(photo.patient, side) != side:
             raise PairsError(f"{pairs.uri}: patient {photo.patient!r} is in both splits; part the table by patient")
     return {patient for patient, side in sides.items() if side}
@@ -173,29 +344,12 @@ def _place(image: str, folder: str) -> str:
     return storage.join(folder, image) if folder else image
 
 
-def _type(text: str | None, where: str) -> int | None:
-    if text is None:
-        return None
-    found = tone.parse_type(text)
-    if found is None:
-        raise PairsError(f"{where}: fitzpatrick is {text!r}; write 1 to 6 or I to VI, or leave it empty")
-    return found
+def _plainly(place: str) -> str:
+    # A photo's place as it is written without detours: the same for ./a.jpg and a.jpg.
+    scheme, separator, path = (place if "://" in place else storage.absolute(place)).rpartition("://")
+    return scheme + separator + posixpath.normpath(path)
 
 
-def _box(row: dict[str, Any], corners: list[str], where: str) -> Box:
-    cells = row["box"] if corners == ["box"] else [row[name] for name in corners]
-    if isinstance(cells, str):
-        cells = cells.strip("[]() ").split(",")
-    if not isinstance(cells, list) or len(cells) != 4 or any(as_text(cell) is None for cell in cells):
-        raise PairsError(f"{where}: no box; give the lesion's x0,y0,x1,y1 in pixels")
-    try:
-        x0, y0, x1, y1 = (round(float(cell)) for cell in cells)
-        width, height = (round(float(row.get(name) or 10**9)) for name in ("width", "height"))
-    except ValueError as error:
-        raise PairsError(f"{where}: the box {cells} is not four numbers; give x0,y0,x1,y1 in pixels") from error
-    try:
-        box = Box(x0, y0, x1, y1)
-        box.check(width, height, where)
-    except MapError as error:
-        raise PairsError(str(error)) from error
-    return box
+def _stripped(cell: Any) -> str | None:
+    text = as_text(cell)
+    return text.strip() or None if text is not None else None
