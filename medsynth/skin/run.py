@@ -325,8 +325,18 @@ def set_up(order: Order, material: Material, facts: Sequence[Facts], judge: Judg
         material: of the order.
         facts: of each photo of ``material.whole``, in order.
         judge: further figures.
+
+    Raises:
+        TrainingError: a file stands on both sides under two names.
     """
     count = len(material.training.photos)
+    learnt = {one.sha256: photo for one, photo in zip(facts[:count], material.training.photos, strict=True)}
+    for one, photo in zip(facts[count:], material.validation.photos, strict=True):
+        if one.sha256 in learnt:
+            raise TrainingError(
+                f"{order.pairs}: {photo.uri} is held out and {learnt[one.sha256].uri} to learn from, but both are the "
+                "same file; keep one of the two rows, or give both the same patient_id"
+            )
     geometry = material.training.geometry([(one.width, one.height) for one in facts[:count]])
     digest = hashlib.sha256(json.dumps([one.sha256 for one in facts]).encode()).hexdigest()
     return SkinRun(order, material, geometry, digest, judge)

@@ -28,7 +28,7 @@ def write_photos(folder: Path, conditions: tuple[str, ...] = CONDITIONS) -> str:
         place = number % 6
         photo = np.tile(tone.to_rgb(tone.skin_of(50 - 10 * place)), (120, 140, 1))
         left, top = 10 + 15 * place, 70 - 12 * place
-        photo[np.hypot(y - top - 14.5, x - left - 14.5) < 15] = (60, 30, 20)
+        photo[np.hypot(y - top - 14.5, x - left - 14.5) < 15] = (60, 30, 20 + number // 6)
         (folder / f"{number}.png").write_bytes(images.encode_png(photo))
         lines.append(f"{number}.png,{condition},{place + 1},P{number},{left},{top},{left + 30},{top + 30}")
     (folder / "photos.csv").write_text("\n".join(lines) + "\n")

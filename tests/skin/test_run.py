@@ -181,6 +181,15 @@ def test_settings_that_cannot_be_are_one_line(tmp_path: Path, own: Any, message:
     assert "\n" not in str(caught.value)
 
 
+def _copied(table: str) -> None:
+    # P0 is held out by the first row's own word, and its photo stands again as another patient's.
+    path = Path(table)
+    path.with_name("3.png").write_bytes(path.with_name("0.png").read_bytes())
+    lines = path.read_text().splitlines()
+    sides = ["split", "test", *("train" for _ in lines[2:])]
+    path.write_text("\n".join(f"{line},{side}" for line, side in zip(lines, sides, strict=True)) + "\n")
+
+
 def _in_both(table: str) -> None:
     path = Path(table)
     lines = path.read_text().splitlines()
@@ -200,6 +209,7 @@ def _in_both(table: str) -> None:
             "is not inside the picture of 140x120 px",
         ),
         (_in_both, {}, "patient 'P0' is in both splits; part the table by patient"),
+        (_copied, {}, "3.png to learn from, but both are the same file; keep one of the two rows, or give both the"),
         (None, {"hold_out": 0.99}, "no photo is left to learn from; hold out fewer of the 12 patient(s)"),
         (None, {"batch": 60}, "9 photo(s) to learn from are fewer than a batch of 60; lower --batch"),
         (lambda table: change_row(table, 1, condition="SEK"), {"split_seed": 0, "hold_out": 0.5}, None),
