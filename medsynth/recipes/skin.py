@@ -12,26 +12,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from pydantic import model_validator
 
 from medsynth import seeds, storage
-from medsynth.catalog.metadata import as_text
 from medsynth.corpus.schema import INTEGERS
 from medsynth.errors import Reason, Rejected, SpecError, UserError
 from medsynth.recipes import camera, photo, processor
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch
 from medsynth.recipes.camera import CameraSettings
 from medsynth.recipes.photo import SIZES
+from medsynth.recipes.real_photos import CONDITION, DEVICE, SIZE, TYPE, RealPhotos
 from medsynth.skin import likeness, pairs, quality, tone
 from medsynth.skin.likeness import Known
 from medsynth.skin.model import DEFAULT_URI, Drawn, Request, SkinModel
 from medsynth.skin.quality import Found, Thresholds
 from medsynth.skin.semantic_map import Box
 from medsynth.spec import Axis, Range, Settings, Spec, parse
-
-CONDITION, TYPE, SIZE, DEVICE = "condition", "fitzpatrick", "size", "device"
 
 _DRAWS = 9  # of one sample, before it is given up
 _GPU_SHARE = 0.125  # of a GPU for each worker: measuring and encoding take a CPU longer than drawing takes it
@@ -78,6 +75,7 @@ class Skin:
         image_format: jpeg, or png.
         kind: of processor, on which alone the bytes are these.
         real: the photos that no picture may be a copy of.
+        counted: the photos that a top-up counts.
     """
 
     name = "skin"
@@ -93,6 +91,7 @@ class Skin:
         image_format: Literal["jpeg", "png"],
         kind: Mapping[str, str],
         real: Known | None,
+        counted: RealPhotos | None,
     ) -> None:
         self._settings = settings
         self._cameras = dict(cameras)
@@ -102,6 +101,7 @@ class Skin:
         self._png = image_format == "png"
         self._kind = dict(kind)
         self._real = real
+        self._counted = counted
         self.suffix = "png" if self._png else "jpg"
         self._bf16 = settings.precision == "bf16"
         self.gpus = 0.0 if settings.gpu is None else _GPU_SHARE
@@ -140,6 +140,7 @@ class Skin:
         if settings.real is not None:
             places["real"] = storage.absolute(settings.real)
         settings = settings.model_copy(update=places)
+        counted = RealPhotos.of(spec, settings.sizes)
         model = SkinModel.load(settings.weights)
         return cls(
             settings,
@@ -150,6 +151,7 @@ class Skin:
             spec.output.image_format,
             processor.kind(settings.gpu, settings.precision == "bf16"),
             likeness.know(pairs.read(settings.real)) if settings.real is not None else None,
+            counted,
         )
 
     def made_axes(self, axes: Mapping[str, Axis]) -> list[str]:
@@ -190,7 +192,8 @@ class Skin:
         model = dict(identity["model"])
         sha256, conditions = model.pop("sha256"), tuple(model.pop("conditions"))
         processor.check(identity["processor"], settings.gpu)
-        return cls(settings, cameras, conditions, model, sha256, identity["image_format"], identity["processor"], None)
+        kind = identity["processor"]
+        return cls(settings, cameras, conditions, model, sha256, identity["image_format"], kind, None, None)
 
     def notes(self) -> list[str]:
         """What a reader of the corpus should know besides."""
@@ -198,34 +201,16 @@ class Skin:
         found = [f"pictures are not refused for {', '.join(off)}: switched off in skin.reject"] if off else []
         if self._real is None and self._settings.reject.likeness is not None:
             found.append("pictures were not compared with training photos: skin.real names no table")
-        return found
+        return [*found, *(self._counted.notes if self._counted is not None else ())]
 
     def refuses(self, width: int, height: int, mpp: float | None) -> Rejected | None:
         """No tile is asked for."""
         return None
 
     def as_real(self, table: pa.Table) -> pa.Table:
-        """A table of real photos with its values named as here: types I to VI, and the size from the lesion's box."""
-        if TYPE in table.column_names:
-            kinds = [tone.parse_type(as_text(value) or "") for value in table[TYPE].to_pylist()]
-            names = pa.array([tone.TYPES[kind - 1] if kind else None for kind in kinds], pa.string())
-            table = table.set_column(table.column_names.index(TYPE), TYPE, names)
-        if SIZE not in table.column_names and {"x0", "y0", "x1", "y1", "width", "height"} <= set(table.column_names):
-            number = {
-                name: pc.cast(table[name], pa.float64()).to_pylist()
-                for name in ("x0", "y0", "x1", "y1", "width", "height")
-            }
-            shares = [
-                None if None in row else (row[2] - row[0]) * (row[3] - row[1]) / min(row[4], row[5]) ** 2
-                for row in zip(*number.values(), strict=True)
-            ]
-            table = table.append_column(SIZE, pa.array([self._size_of(share) for share in shares], pa.string()))
-        return table
-
-    def _size_of(self, share: float | None) -> str | None:
-        if share is None:
-            return None
-        return next((name for name, item in self._settings.sizes.items() if item.low <= share <= item.high), None)
+        """The values of a top-up's real photos: types I to VI, and the size from the lesion's box."""
+        assert self._counted is not None
+        return self._counted.named(table)
 
     def make(self, samples: Sequence[Sample], clock: Stopwatch) -> Iterator[Output | Refusal]:
         """Make samples, in order; one that is refused is drawn again, and each refusal is told."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 import posixpath
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,9 @@ from medsynth.skin.semantic_map import Box, Geometry, MapError
 BOX = "box"
 CORNERS = ("x0", "y0", "x1", "y1")
 SIDES = ("width", "height")
+"""Columns of a table of photos, in pixels: the box in one or in four, and the photo's size."""
+
+_COLUMNS = ("image", "condition", "patient_id", "fitzpatrick", "split", BOX, *CORNERS, *SIDES)
 
 TRAINING = "train"
 HELD_OUT = ("val", "valid", "validation", "test", "held_out")
@@ -217,14 +220,17 @@ class Row:
         return round(number)
 
 
-def rows(uri: str, table: pa.Table) -> Iterator[Row]:
+def rows(uri: str, table: pa.Table, others: Iterable[str] = ()) -> Iterator[Row]:
     """The rows of a table of photos, in order.
 
     Args:
         uri: of the table, for messages.
         table: its cells.
+        others: columns that are wanted besides those of :func:`read`.
     """
-    for number, cells in enumerate(table.to_pylist(), start=1):
+    wanted = {*_COLUMNS, *others}
+    known = table.select([name for name in table.column_names if name in wanted])
+    for number, cells in enumerate(known.to_pylist(), start=1):
         yield Row(uri, number, cells)
 
 
