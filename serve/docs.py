@@ -28,6 +28,10 @@ MODEL_HEADERS = {
     "Medsynth-Model": header("NAME/VERSION of the model that answered"),
     "Medsynth-Weights-SHA256": header("digest of its weights"),
 }
+PICTURE_HEADERS = {
+    "Medsynth-Seed": header("seeds of the pictures, with commas between them"),
+    "Medsynth-Synthetic": header("true"),
+}
 VARY = {"Vary": header("Accept, which chooses the kind of answer")}
 
 _REQUEST_ID = {"X-Request-ID": header("of the request: as it was sent, else one of our own")}
@@ -149,7 +153,8 @@ def completed(openapi: Mapping[str, Any], *, guarded: bool) -> dict[str, Any]:
                 schema = {"$ref": f"#/components/schemas/{_PROTOCOL[path].__name__}"}
                 about["responses"]["200"]["content"]["application/json"]["schema"] = schema
             if _PROTOCOL.get(path) is InferResponse:
-                about["responses"]["200"]["headers"].update(MODEL_HEADERS)
+                of_skin = {name: {**told, "required": False} for name, told in PICTURE_HEADERS.items()}
+                about["responses"]["200"]["headers"].update(MODEL_HEADERS | of_skin)
     return found
 
 

@@ -115,8 +115,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "headers": {
             **docs.VARY,
             **docs.MODEL_HEADERS,
-            "Medsynth-Seed": docs.header("seeds of the pictures, with commas between them"),
-            "Medsynth-Synthetic": docs.header("true"),
+            **docs.PICTURE_HEADERS,
         },
         "content": {**{kind: {"schema": _BINARY} for kind in KINDS}, ZIP: {"schema": _BINARY}},
     }

@@ -87,6 +87,7 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
     named_otherwise = {"PIL": "pillow", "yaml": "pyyaml", "skimage": "scikit-image", "botocore": "boto3"}
     named_otherwise["openslide"] = "openslide-python"
     named_otherwise |= {"prometheus_client": "prometheus-client", "grpc": "grpcio"}
+    named_otherwise["python_multipart"] = "python-multipart"
     ours = {"medsynth", "jobs", "serve"} | {Path(source).stem for source in SOURCES if source.startswith("jobs/")}
     for source in SOURCES:
         for module in set(map(top, imported(REPO / source))) - sys.stdlib_module_names - ours:
