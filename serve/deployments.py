@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from serve.figures import tell_each_second
-from serve.wire import About, Asked, Form, Item, Judged, Misfit, Picture, Refused, SkinAbout
+from serve.wire import About, Asked, Form, Full, Item, Judged, Misfit, Picture, Refused, SkinAbout
 
 if TYPE_CHECKING:
     from medsynth.skin.model import Drawn
@@ -40,7 +40,7 @@ class FocusScorer:
         """Which model answers."""
         return await self._service.about()
 
-    async def score(self, items: list[Item]) -> tuple[list[Judged | Refused], About]:
+    async def score(self, items: list[Item]) -> tuple[list[Judged | Refused] | Full, About]:
         """Judge images, each by itself."""
         return await self._service.score(items)
 
@@ -79,7 +79,7 @@ class SkinGenerator:
         """Which model answers."""
         return await self._service.about()
 
-    async def draw(self, asked: Asked, seeds: list[int]) -> tuple[list[Picture] | Misfit, SkinAbout]:
+    async def draw(self, asked: Asked, seeds: list[int]) -> tuple[list[Picture] | Misfit | Full, SkinAbout]:
         """Draw a picture for each seed."""
         return await self._service.draw(asked, seeds)
 

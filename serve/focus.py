@@ -25,8 +25,9 @@ from medsynth.focus import export, heatmap
 from medsynth.focus import slide as scoring
 from medsynth.focus.heatmap import GRADES, Grades, HeatMap
 from medsynth.focus.model import FocusModel, Score
+from serve.backlog import Backlog
 from serve.figures import Figures
-from serve.wire import FOCUS, FOCUS_NOTE, About, Form, Item, Judged, Refused
+from serve.wire import BACKLOG_SECONDS, FOCUS, FOCUS_NOTE, About, Form, Full, Item, Judged, Refused
 
 _DECODERS = 2
 _ROOM = 64_000_000
@@ -217,16 +218,21 @@ class FocusService:
         self._decoding = ThreadPoolExecutor(_DECODERS, "decode")
         self._judging = ThreadPoolExecutor(1, "judge")
         self._mapping = ThreadPoolExecutor(1, "map")
-        self._waiting, self._room = 0, Room(_ROOM)
+        self._waiting, self._room, self._backlog = 0, Room(_ROOM), Backlog(BACKLOG_SECONDS)
         self._batched = batched or self._alone
 
     async def about(self) -> About:
         """Which model answers."""
         return self._scorer.about
 
-    async def score(self, items: list[Item]) -> tuple[list[Judged | Refused], About]:
+    async def score(self, items: list[Item]) -> tuple[list[Judged | Refused] | Full, About]:
         """Judge images, each by itself."""
-        return list(await asyncio.gather(*map(self._one, items))), self._scorer.about
+        pixels = sum(item.pixels for item in items)
+        full = self._backlog.full(pixels)
+        if full is not None:
+            return full, self._scorer.about
+        with self._backlog.taken(pixels):
+            return list(await asyncio.gather(*map(self._one, items))), self._scorer.about
 
     async def _one(self, item: Item) -> Judged | Refused:
         loop = asyncio.get_running_loop()
@@ -253,8 +259,10 @@ class FocusService:
         loop = asyncio.get_running_loop()
         started = time.monotonic()
         judged = await loop.run_in_executor(self._judging, lambda: [self._scorer.judge(*one) for one in found])
+        seconds = time.monotonic() - started
+        self._backlog.paced(sum(pixels[..., 0].size for pixels, _ in found), seconds)
         self.figures.batch.labels(FOCUS).observe(len(found))
-        self.figures.batch_seconds.labels(FOCUS).observe(time.monotonic() - started)
+        self.figures.batch_seconds.labels(FOCUS).observe(seconds)
         self.figures.images.labels(FOCUS).inc(len(found))
         return judged
 

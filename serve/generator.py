@@ -25,8 +25,9 @@ from medsynth.recipes.camera import CameraSettings
 from medsynth.skin import semantic_map, tone
 from medsynth.skin.model import Drawn, Request, SkinModel
 from medsynth.skin.semantic_map import Box, MapError, Region
+from serve.backlog import Backlog
 from serve.figures import Figures
-from serve.wire import SKIN, SKIN_NOTE, Asked, Misfit, Picture, SkinAbout
+from serve.wire import BACKLOG_SECONDS, SKIN, SKIN_NOTE, Asked, Full, Misfit, Picture, SkinAbout
 
 _FINISHERS = 2
 
@@ -215,7 +216,7 @@ class GeneratorService:
         self._batched = batched or self._alone
         self._drawing = ThreadPoolExecutor(1, "draw")
         self._finishing = ThreadPoolExecutor(_FINISHERS, "finish")
-        self._waiting = 0
+        self._waiting, self._backlog = 0, Backlog(BACKLOG_SECONDS)
         self._warm(model.conditions[0])
 
     def _warm(self, condition: str) -> None:
@@ -231,15 +232,22 @@ class GeneratorService:
         """Which model answers."""
         return self._artist.about
 
-    async def draw(self, asked: Asked, seeds: list[int]) -> tuple[list[Picture] | Misfit, SkinAbout]:
+    async def draw(self, asked: Asked, seeds: list[int]) -> tuple[list[Picture] | Misfit | Full, SkinAbout]:
         """Draw a picture for each seed."""
+        full = self._backlog.full(len(seeds))
+        if full is not None:
+            return full, self._artist.about
+        with self._backlog.taken(len(seeds)):
+            return await self._drawn(asked, seeds), self._artist.about
+
+    async def _drawn(self, asked: Asked, seeds: list[int]) -> list[Picture] | Misfit:
         loop = asyncio.get_running_loop()
         try:
             requests = await loop.run_in_executor(self._finishing, self._artist.requests, asked, seeds)
         except MisfitError as error:
-            return error.misfit, self._artist.about
+            return error.misfit
         ones = list(zip(requests, seeds, strict=True))
-        return list(await asyncio.gather(*(self._one(asked, one) for one in ones))), self._artist.about
+        return list(await asyncio.gather(*(self._one(asked, one) for one in ones)))
 
     async def _one(self, asked: Asked, one: One) -> Picture:
         self._queue(1)
@@ -264,8 +272,10 @@ class GeneratorService:
         loop = asyncio.get_running_loop()
         started = time.monotonic()
         drawn = await loop.run_in_executor(self._drawing, self._artist.draw, batch)
+        seconds = time.monotonic() - started
+        self._backlog.paced(len(batch), seconds)
         self.figures.batch.labels(SKIN).observe(len(batch))
-        self.figures.batch_seconds.labels(SKIN).observe(time.monotonic() - started)
+        self.figures.batch_seconds.labels(SKIN).observe(seconds)
         self.figures.images.labels(SKIN).inc(len(batch))
         return drawn
 

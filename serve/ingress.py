@@ -27,7 +27,7 @@ from serve.figures import Figures, Gathered, Snapshot, tell_each_second
 from serve.http import Problem, busy, check_address, log_as_json, tokens_of
 from serve.settings import AppSettings
 from serve.slides import StoredJobs
-from serve.wire import About, Asked, Form, Item, Judged, Misfit, Picture, Refused, SkinAbout
+from serve.wire import About, Asked, Form, Full, Item, Judged, Misfit, Picture, Refused, SkinAbout
 
 _FRESH_SECONDS = 1.0
 _FIRST_SECONDS = 3.0
@@ -182,9 +182,12 @@ class RemoteFocus:
 
     async def score(self, items: list[Item]) -> tuple[list[Judged | Refused], About]:
         """Judge images, each by itself."""
-        found: tuple[list[Judged | Refused], About] = await self._remote("score", items)
-        self._known.heard(found[1])
-        return found
+        found: list[Judged | Refused] | Full
+        found, about = await self._remote("score", items)
+        self._known.heard(about)
+        if isinstance(found, Full):
+            raise _refused(found)
+        return found, about
 
     async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
         """Draw an image's focus map."""
@@ -211,9 +214,16 @@ class RemoteSkin:
 
     async def draw(self, asked: Asked, seeds: list[int]) -> tuple[list[Picture] | Misfit, SkinAbout]:
         """Draw a picture for each seed."""
-        found: tuple[list[Picture] | Misfit, SkinAbout] = await self._remote("draw", asked, seeds)
-        self._known.heard(found[1])
-        return found
+        found: list[Picture] | Misfit | Full
+        found, about = await self._remote("draw", asked, seeds)
+        self._known.heard(about)
+        if isinstance(found, Full):
+            raise _refused(found)
+        return found, about
+
+
+def _refused(full: Full) -> Problem:
+    return busy("more is waiting than will be answered in time; ask again later", 429, full.seconds)
 
 
 def listens_on(host: str | None) -> str:

@@ -15,7 +15,7 @@ from medsynth.skin import tone
 from serve.http import Limits, busy, field_problem
 from serve.wire import SKIN, SKIN_NOTE, About, Asked, Misfit, Picture, Skin, SkinAbout
 
-_AT_ONCE = 8
+_AT_ONCE = 4
 """Calls of the model for one request: a part of what its deployment takes at a time."""
 
 INPUTS: dict[str, tuple[str, list[int]]] = {

@@ -145,6 +145,18 @@ class Picture:
     device: str | None
 
 
+BACKLOG_SECONDS = 4.5
+"""Of work that a replica takes on: under the 5 s after which a flood must be forgotten."""
+
+
+@dataclass(frozen=True)
+class Full:
+    """The model has more to do than it could answer in time."""
+
+    seconds: int
+    """Until what it has is done."""
+
+
 @dataclass(frozen=True)
 class Misfit:
     """What was asked for cannot be drawn, and which field says so."""

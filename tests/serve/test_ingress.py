@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from serve import ingress
 from serve.http import Problem
 from serve.ingress import Remote, RemoteFocus, RemoteSkin
-from serve.wire import About, SkinAbout
+from serve.wire import About, Asked, Full, SkinAbout
 from tests.serve.local import client
 
 ABOUT = About("focus", "1", "a" * 64, 64, 16, (0.0, 1.0), (0.5, 1.0, 2.0))
@@ -81,6 +81,21 @@ def test_with_haproxy_no_address_is_this_machines_own(monkeypatch: pytest.Monkey
     assert ingress.listens_on("127.0.0.1") == ingress.listens_on(None) == "127.0.0.1"
     monkeypatch.setattr(ingress, "RAY_SERVE_ENABLE_HA_PROXY", True)
     assert ingress.listens_on("127.0.0.1") == ingress.listens_on(None) == "0.0.0.0"
+
+
+@pytest.mark.parametrize("call", ["score", "draw"])
+def test_a_model_that_has_enough_to_do_is_429_until_it_has_less(call: str) -> None:
+    handle: Any = Handle((Full(7), ABOUT))
+
+    async def asked() -> None:
+        if call == "score":
+            await RemoteFocus(handle, 5).score([])
+        else:
+            await RemoteSkin(handle, 5).draw(Asked("BCC"), [0])
+
+    with pytest.raises(Problem) as caught:
+        asyncio.run(asked())
+    assert (caught.value.status_code, caught.value.headers) == (429, {"Retry-After": "7"})
 
 
 class TestRemote:

@@ -1,0 +1,50 @@
+"""How much a model has to do, and what it can no longer answer in time."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+from serve.wire import Full
+
+_NEWEST = 0.3
+
+
+class Backlog:
+    """Work that waits or is being done, in seconds by the model's own pace.
+
+    A number of requests would not tell: one may hold a small image or sixty-four pictures, and a GPU does in a moment
+    what takes a CPU seconds.
+
+    Args:
+        seconds: of work beyond which nothing is taken. Whoever asks when there is less than that gets an answer soon,
+            and after a flood the queue is empty so much later.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._amount = 0
+        self._pace = 0.0
+
+    def full(self, amount: int) -> Full | None:
+        """Why so much more is not taken; None where it is. What is idle takes anything.
+
+        Args:
+            amount: pictures, or pixels.
+        """
+        if self._amount == 0 or (self._amount + amount) * self._pace <= self._seconds:
+            return None
+        return Full(max(1, math.ceil(self._amount * self._pace)))
+
+    @contextlib.contextmanager
+    def taken(self, amount: int) -> Iterator[None]:
+        """So much is to do until it is done."""
+        self._amount += amount
+        try:
+            yield
+        finally:
+            self._amount -= amount
+
+    def paced(self, amount: int, seconds: float) -> None:
+        """Be told how long so much took."""
+        newest = seconds / amount
+        self._pace = newest if self._pace == 0 else (1 - _NEWEST) * self._pace + _NEWEST * newest

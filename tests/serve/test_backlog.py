@@ -1,0 +1,69 @@
+"""What is taken on, and what is refused before it waits."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from serve.backlog import Backlog
+from serve.http import Limits
+from serve.wire import Asked, Full, Item
+from tests import skin_model
+from tests.serve.local import LocalFocus, LocalSkin, encoded
+from tests.slides import stained
+
+
+def test_what_is_idle_takes_anything() -> None:
+    backlog = Backlog(1.0)
+    backlog.paced(1, 10.0)
+    assert backlog.full(64) is None
+    with backlog.taken(64):
+        assert backlog.full(1) == Full(640)
+    assert backlog.full(64) is None
+
+
+def test_no_more_is_taken_than_is_done_in_time() -> None:
+    backlog = Backlog(2.0)
+    with backlog.taken(100):
+        assert backlog.full(100) is None, "its pace is not known yet"
+        backlog.paced(10, 1.0)
+        assert backlog.full(1) == Full(10)
+    with backlog.taken(12):
+        assert backlog.full(8) is None
+        assert backlog.full(9) == Full(2)
+
+
+def test_what_fails_is_no_longer_to_do() -> None:
+    backlog = Backlog(1.0)
+    backlog.paced(1, 1.0)
+    with pytest.raises(ValueError, match="drawn"), backlog.taken(5):
+        raise ValueError("drawn")
+    assert backlog.full(5) is None
+
+
+def test_the_pace_follows_the_machine() -> None:
+    backlog = Backlog(1.0)
+    backlog.paced(1, 10.0)
+    for _ in range(30):
+        backlog.paced(4, 0.4)
+    with backlog.taken(5):
+        assert backlog.full(4) is None
+        assert backlog.full(6) == Full(1)
+
+
+def test_models_refuse_what_they_could_not_answer_in_time(tmp_path: Path) -> None:
+    skin, focus = LocalSkin(tmp_path), LocalFocus(Limits(), tmp_path)
+    asked, item = Asked(skin_model.NAMES[0], fitzpatrick=2), Item(encoded(stained(200, 200)), pixels=40_000)
+
+    async def flood() -> None:
+        await skin.draw(asked, [0])
+        await focus.score([item])
+        skin._backlog.paced(1, 1000.0)
+        focus._backlog.paced(1, 1.0)
+        for calls in ([skin.draw(asked, [n]) for n in range(5)], [focus.score([item]) for _ in range(5)]):
+            found = [answer for answer, _ in await asyncio.gather(*calls)]
+            assert [isinstance(one, Full) for one in found] == [False, True, True, True, True]
+        assert not isinstance((await skin.draw(asked, [0]))[0], Full), "and take again what comes when that is done"
+        assert not isinstance((await focus.score([item]))[0], Full)
+
+    asyncio.run(flood())
