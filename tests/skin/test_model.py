@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from medsynth.skin import generator, semantic_map, tone
 from medsynth.skin.generator import GeneratorSettings
 from medsynth.skin.model import DEFAULT_URI, Request, SkinModel
 from medsynth.skin.semantic_map import Box, Geometry, MapError
+from tests.torch_threads import torch_threads
 
 NAMES = ("BCC", "NEV")
 
@@ -95,6 +97,25 @@ def test_the_shipped_weights_draw_the_tone_asked_for_and_their_card_attributes_t
     card = storage.read(DEFAULT_URI.replace(".safetensors", ".md")).decode()
     for text in ("Pacheco", "CC BY 4.0", model.about["attribution"], f"{model.about['steps']:,} steps"):
         assert text in card
+
+
+_DRAWN = {("AuthenticAMD", "AVX2", "2.13.0"): "cbceb14beb1f7be9"}
+"""Digests of three pictures, by the processor's maker and instructions and by torch."""
+
+
+def test_the_shipped_weights_draw_the_bytes_that_they_always_drew() -> None:
+    cpus = Path("/proc/cpuinfo")
+    told = cpus.read_text() if cpus.exists() else ""
+    maker = next((line.split()[-1] for line in told.splitlines() if "vendor_id" in line), "")
+    known = _DRAWN.get((maker, torch.backends.cpu.get_cpu_capability(), torch.__version__.partition("+")[0]))
+    if known is None:
+        pytest.skip("the bytes depend on the processor, and are not known of this one")
+    mask = np.zeros((256, 256), dtype=bool)
+    mask[60:120, 50:200] = mask[100:180, 150:170] = True
+    asked = [Request("NEV", 3, None, Box(88, 80, 168, 150)), Request("MEL", 5), Request("NEV", 3, None, mask)]
+    with torch_threads(1):
+        drawn = SkinModel.load().draw(asked, [1, 2, 3])
+    assert hashlib.sha256(b"".join(one.image.tobytes() for one in drawn)).hexdigest()[:16] == known
 
 
 def test_in_bf16_the_shipped_weights_draw_nearly_the_same() -> None:

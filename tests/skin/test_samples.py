@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,15 @@ def test_map_mask_and_photo_agree(photos: str, number: int) -> None:
     dark = light < 0.8 * made["skins"].astype(float).sum()
     assert dark.any()
     assert (dark & outside).sum() <= 0.15 * dark.sum()
+
+
+def test_samples_of_boxes_have_the_bytes_that_they_always_had(photos: str) -> None:
+    whole = pairs.read(photos)
+    own = SMALL.model_copy(update={"retoned": 0.0})
+    one = Feed(whole, whole, whole.conditions, own, 1, 8)
+    batches = [one.batch(0, 0, 1), one.batch(1, 0, 1), one.held_out(0)]
+    data = b"".join(name.encode() + batch[name].tobytes() for batch in batches for name in sorted(batch))
+    assert hashlib.sha256(data).hexdigest()[:16] == "349ad4d7294319d4"
 
 
 def test_types_follow_the_tone_that_was_given(photos: str) -> None:
