@@ -52,7 +52,7 @@ def train_gan(
     judge = None if encoder is None else likeness.judge(storage.absolute(encoder))
     with session():
         gpu, workers = training.processors(device, workers, chosen.batch)
-        job = skin.set_up(order, material, survey(material.whole, chosen.samples.size), judge)
+        job = skin.set_up(order, material, survey(material.whole, chosen.samples), judge)
         runs.claim(out, job.header())
         _show_plan(job, workers, gpu)
         state, rows = trained(job, workers, gpu, tensorboard)

@@ -21,7 +21,7 @@ CORNERS = ("x0", "y0", "x1", "y1")
 SIDES = ("width", "height")
 """Columns of a table of photos, in pixels: the box in one or in four, and the photo's size."""
 
-_COLUMNS = ("image", "condition", "patient_id", "fitzpatrick", "split", BOX, *CORNERS, *SIDES)
+_COLUMNS = ("image", "condition", "patient_id", "fitzpatrick", "split", "mask", BOX, *CORNERS, *SIDES)
 
 TRAINING = "train"
 HELD_OUT = ("val", "valid", "validation", "test", "held_out")
@@ -47,6 +47,8 @@ class Photo:
     patient: str
     split: str | None = None
     """What the table itself says that it is for: ``TRAINING``, or one of ``HELD_OUT``."""
+    mask: str | None = None
+    """URI of a picture of the photo's size that is not black where the lesion is."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Pairs:
 
     @property
     def digest(self) -> str:
-        """Of all that the table says; not of the photos' pixels."""
+        """Of all that the table says of the photos but their masks; not of pixels."""
         rows = [
             [p.uri.rpartition("/")[2], p.condition, p.fitzpatrick, p.box.x0, p.box.y0, p.box.x1, p.box.y1, p.patient]
             for p in self.photos
@@ -112,7 +114,7 @@ class Row:
         """
         cell = self.cells.get(name)
         if isinstance(cell, bytes | list | dict):
-            wanted = "the path or URI of a file" if name == "image" else "a name"
+            wanted = "the path or URI of a file" if name in ("image", "mask") else "a name"
             raise PairsError(f"{self.where}: {name} is {reprlib.repr(cell)}, not text; write {wanted}")
         return _stripped(cell)
 
@@ -259,8 +261,9 @@ def read(uri: str) -> Pairs:
     Args:
         uri: a CSV or Parquet file with the columns ``image`` (a URI, or a path from the table's folder),
             ``condition``, ``patient_id``, the box as ``box`` ("x0,y0,x1,y1") or in four columns, and where
-            it is known ``fitzpatrick`` (1 to 6 or I to VI), ``width``, ``height`` and ``split`` (train, or for held
-            out val, valid, validation, test or held_out).
+            it is known ``fitzpatrick`` (1 to 6 or I to VI), ``width``, ``height``, ``split`` (train, or for held
+            out val, valid, validation, test or held_out) and ``mask`` (as ``image``: a picture of the photo's size,
+            not black where the lesion is).
 
     Raises:
         CatalogError: there is no such table, or a column is missing.
@@ -284,10 +287,34 @@ def read(uri: str) -> Pairs:
         box = row.box()
         if box is None:
             raise PairsError(f"{row.where}: no box; {_GIVE_BOX}")
-        photos.append(Photo(place, condition, row.fitzpatrick(), box, patient, row.split()))
+        mask = row.text("mask")
+        there = None if mask is None else _place(mask, folder)
+        photos.append(Photo(place, condition, row.fitzpatrick(), box, patient, row.split(), there))
     if not photos:
         raise PairsError(f"{uri}: no rows; name a table of photos")
     return Pairs(uri, tuple(photos))
+
+
+def require_masks(pairs: Pairs, conditions: Sequence[str]) -> None:
+    """Make sure that photos have masks.
+
+    Args:
+        pairs: all rows of a table.
+        conditions: of the photos that need one.
+
+    Raises:
+        PairsError: one has none; the message names its row.
+    """
+    if not any(photo.mask for photo in pairs.photos):
+        raise PairsError(
+            f"{pairs.uri}: no masks, which samples.region asks for; name them in a column 'mask', or set it to box"
+        )
+    for number, photo in enumerate(pairs.photos, start=1):
+        if photo.mask is None and photo.condition in conditions:
+            raise PairsError(
+                f"{pairs.uri}: row {number} ({photo.uri}): mask is empty; name one, leave the row out, or set "
+                "samples.region to box"
+            )
 
 
 def split(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:

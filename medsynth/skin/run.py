@@ -208,7 +208,7 @@ def part(order: Order) -> Material:
 
     Raises:
         CatalogError: there is no such table, or a column is missing.
-        PairsError: a row is wrong, a patient is on both sides, or nothing is left to learn from.
+        PairsError: a row is wrong or lacks its mask, a patient is on both sides, or nothing is left to learn from.
         MapError: a condition is asked for that the table does not have.
         TrainingError: there are too few photos to learn from.
     """
@@ -217,6 +217,8 @@ def part(order: Order) -> Material:
     for name in own.conditions:
         colour_of(name, whole.conditions)  # refuses an unknown one
     conditions = own.conditions or whole.conditions
+    if own.samples.region == "mask":
+        pairs.require_masks(whole, conditions)
     chosen = replace(whole, photos=tuple(photo for photo in whole.photos if photo.condition in conditions))
     training, held = pairs.split(chosen, own.hold_out, own.split_seed)
     for name in conditions:
@@ -241,7 +243,7 @@ class SkinRun:
     material: Material
     geometry: Geometry
     photos_sha256: str
-    """Of the photos' files, in the table's order."""
+    """Of the photos' files and of the masks that are used, in the table's order."""
     judge: Judge | None = None
     """Tells further figures of held-out photos and of pictures drawn from their maps."""
 
@@ -337,8 +339,12 @@ def set_up(order: Order, material: Material, facts: Sequence[Facts], judge: Judg
                 f"{order.pairs}: {photo.uri} is held out and {learnt[one.sha256].uri} to learn from, but both are the "
                 "same file; keep one of the two rows, or give both the same patient_id"
             )
-    geometry = material.training.geometry([(one.width, one.height) for one in facts[:count]])
-    digest = hashlib.sha256(json.dumps([one.sha256 for one in facts]).encode()).hexdigest()
+    seen = facts[:count]
+    photos = (replace(photo, box=one.box) for photo, one in zip(material.training.photos, seen, strict=True))
+    boxed = replace(material.training, photos=tuple(photos))
+    geometry = boxed.geometry([(one.width, one.height) for one in seen])
+    files = [digest for one in facts for digest in (one.sha256, one.mask_sha256) if digest]
+    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     return SkinRun(order, material, geometry, digest, judge)
 
 

@@ -16,8 +16,9 @@ from pydantic import Field
 
 from medsynth import draws, images, seeds, storage
 from medsynth.errors import Rejected, TrainingError
-from medsynth.skin import semantic_map, tone
+from medsynth.skin import regions, semantic_map, tone
 from medsynth.skin.pairs import Pairs, Photo
+from medsynth.skin.regions import RegionKind
 from medsynth.skin.semantic_map import Box, MapError
 from medsynth.spec import Range, Settings
 
@@ -37,6 +38,8 @@ class SampleSettings(Settings):
     """Degrees of individual typology angle."""
     balance: float = Field(default=0.5, ge=0, le=1)
     """0: conditions as often as the photos show them; 1: all equally often; between: between."""
+    region: RegionKind = "box"
+    """What is the lesion's place in a map: its box, or its mask, which the table must then name for each photo."""
 
     def plain(self) -> "SampleSettings":
         """The same without what only training needs: the middle of each photo, in its own tone."""
@@ -52,6 +55,10 @@ class Facts:
     height: int
     sha256: str
     """Of its file."""
+    box: Box
+    """The lesion's: as the table tells it, or about the mask."""
+    mask_sha256: str | None
+    """Of the mask's file; None where it is not used."""
 
 
 @dataclass(frozen=True)
@@ -61,44 +68,67 @@ class Loaded:
     pixels: NDArray[np.uint8]
     """(H, W, 3), reduced to about twice the size of a sample."""
     box: Box
+    middle: tuple[float, float]
+    """x and y of what is to be seen at least of a lesion that is longer than what is cut out."""
+    mask: NDArray[np.float32] | None
+    """(H, W): how much of each pixel the lesion covers, 0 to 1; None where its place is its box."""
     skin: tuple[float, float, float]
     """CIELAB."""
     facts: Facts
 
 
-def load(photo: Photo, size: int) -> Loaded:
+def load(photo: Photo, size: int, region: RegionKind = "box") -> Loaded:
     """Read a photo.
 
     Args:
-        photo: which.
+        photo: which; with its mask, where that is the lesion's place.
         size: of the samples to be made of it.
+        region: what is the lesion's place.
 
     Raises:
-        TrainingError: it cannot be read, its box lies outside it, or it shows no skin.
+        TrainingError: it or its mask cannot be read, its box lies outside it, its mask is of another size, marks
+            nothing or everything, or it shows no skin.
     """
+    mask: NDArray[np.bool_] | None = None
     try:
         data = storage.read(photo.uri)
         pixels = images.decode(data)
         height, width = pixels.shape[:2]
         photo.box.check(width, height, photo.uri)
-        colour = semantic_map.skin_colour(pixels, photo.box)
+        sha256, mask_sha256, place = hashlib.sha256(data).hexdigest(), None, photo.box
+        if region == "mask":
+            if photo.mask is None:
+                raise MapError("no mask; name one in the column 'mask', or set samples.region to box")
+            mask, data = regions.read_mask(photo.mask, width, height)
+            mask_sha256, place = hashlib.sha256(data).hexdigest(), regions.bounds(mask)
+        colour = semantic_map.skin_colour(pixels, photo.box if mask is None else mask)
     except (Rejected, MapError) as error:
         raise TrainingError(f"{photo.uri}: {error}; mend the photo, or leave it out of the table") from error
     shrink = min(1.0, 2 * size / min(width, height))
+    reduced = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     if shrink < 1:
-        reduced = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         pixels = np.asarray(Image.fromarray(pixels).resize(reduced, Image.Resampling.BOX))
     across, down = pixels.shape[1] / width, pixels.shape[0] / height
-    corners = (photo.box.x0 * across, photo.box.y0 * down, photo.box.x1 * across, photo.box.y1 * down)
+    corners = (place.x0 * across, place.y0 * down, place.x1 * across, place.y1 * down)
     x0, y0, x1, y1 = (round(corner) for corner in corners)
     box = Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
+    middle, covered = ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2), None
+    if mask is not None:
+        covered = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(reduced, Image.Resampling.BOX))
+        middle = (_half(mask.sum(axis=0)) * across, _half(mask.sum(axis=1)) * down)
     skin = (float(colour[0]), float(colour[1]), float(colour[2]))
-    return Loaded(pixels, box, skin, Facts(width, height, hashlib.sha256(data).hexdigest()))
+    return Loaded(pixels, box, middle, covered, skin, Facts(width, height, sha256, place, mask_sha256))
+
+
+def _half(counts: NDArray[np.int64]) -> float:
+    # Where half of them lie on either side; unlike the middle of the box, that is in the mask.
+    through = np.cumsum(counts)
+    return float(np.searchsorted(2 * through, through[-1])) + 0.5
 
 
 @functools.lru_cache(maxsize=4096)
-def _loaded(photo: Photo, size: int) -> Loaded:
-    return load(photo, size)
+def _loaded(photo: Photo, size: int, region: RegionKind) -> Loaded:
+    return load(photo, size, region)
 
 
 @dataclass(frozen=True)
@@ -122,8 +152,8 @@ class Feed:
             workers: how many share the step equally.
 
         Returns:
-            ``photos`` and ``maps``, uint8 (N, S, S, 3); ``masks`` uint8 (N, S, S), 1 in the lesion's box;
-            ``skins`` uint8 (N, 3), sRGB;
+            ``photos`` and ``maps``, uint8 (N, S, S, 3); ``masks`` uint8 (N, S, S), 1 in the lesion's place, its box
+            or its mask; ``skins`` uint8 (N, 3), sRGB;
             ``conditions`` int64 (N,), their places in the list; ``types`` int64 (N,), 1 to 6 or 0 for unknown.
 
         Raises:
@@ -177,23 +207,17 @@ def make_sample(
         conditions: all that are known, in order.
         own: the sample's seed.
     """
-    loaded = _loaded(photo, settings.size)
+    loaded = _loaded(photo, settings.size, settings.region)
     u = draws.uniforms(own, "skin sample", 10).tolist()
     height, width = loaded.pixels.shape[:2]
     box, size = loaded.box, settings.size
     side = settings.zoom.at(u[0]) * min(width, height)
     side = min(min(width, height), max(side, 1.05 * max(box.x1 - box.x0, box.y1 - box.y0)))
-    left = _start(side, width, box.x0, box.x1, u[1])
-    top = _start(side, height, box.y0, box.y1, u[2])
-    cut = Image.fromarray(loaded.pixels).resize(
-        (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-    )
-    image = np.asarray(cut)
-    corners = ((c - start) / side * size for c, start in zip(_corners(box), (left, top, left, top), strict=True))
-    x0, y0, x1, y1 = (min(max(round(c), 0), size) for c in corners)
-    x0, y0 = min(x0, size - 1), min(y0, size - 1)
-    mask = np.zeros((size, size), dtype=np.uint8)
-    mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = 1
+    left = _start(side, width, (box.x0, loaded.middle[0], box.x1), u[1])
+    top = _start(side, height, (box.y0, loaded.middle[1], box.y1), u[2])
+    window = (left, top, left + side, top + side)
+    image = np.asarray(Image.fromarray(loaded.pixels).resize((size, size), Image.Resampling.BICUBIC, box=window))
+    mask = _of_box(box, left, top, side, size) if loaded.mask is None else _of_mask(loaded.mask, window, size)
     kind, skin = photo.fitzpatrick or 0, np.array(loaded.skin)
     if u[3] < settings.retoned:
         wanted = tone.skin_of(settings.angle.at(u[4]), redness=6 * (u[5] - 0.5), yellowness=0.4 * (u[6] - 0.5))
@@ -212,15 +236,28 @@ def make_sample(
     }
 
 
-def _corners(box: Box) -> tuple[int, int, int, int]:
-    return box.x0, box.y0, box.x1, box.y1
+def _of_box(box: Box, left: float, top: float, side: float, size: int) -> NDArray[np.uint8]:
+    corners = ((box.x0, left), (box.y0, top), (box.x1, left), (box.y1, top))
+    x0, y0, x1, y1 = (min(max(round((corner - start) / side * size), 0), size) for corner, start in corners)
+    x0, y0 = min(x0, size - 1), min(y0, size - 1)
+    mask = np.zeros((size, size), dtype=np.uint8)
+    mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = 1
+    return mask
 
 
-def _start(side: float, length: int, low: int, high: int, u: float) -> float:
-    # Where a window may begin so that it holds the box, or as much of it as it can.
+def _of_mask(covered: NDArray[np.float32], window: tuple[float, float, float, float], size: int) -> NDArray[np.uint8]:
+    found = np.asarray(Image.fromarray(covered).resize((size, size), Image.Resampling.BILINEAR, box=window))
+    # Of a lesion that fills half of no pixel, where there is the most of it.
+    mask: NDArray[np.bool_] = (found > 0) & (found >= min(0.5, float(found.max())))
+    return mask.astype(np.uint8)
+
+
+def _start(side: float, length: int, lesion: tuple[float, float, float], u: float) -> float:
+    # Where a window may begin so that it holds the lesion, or as much about its middle as it can.
+    low, middle, high = lesion
     first, last = max(0.0, min(high - side, length - side)), min(float(low), length - side)
     if first > last:
-        first = last = min(max((low + high - side) / 2, 0.0), length - side)
+        first = last = min(max(middle - side / 2, 0.0), length - side)
     return first + u * (last - first)
 
 

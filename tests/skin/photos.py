@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medsynth import images
 from medsynth.skin import tone
@@ -11,28 +12,38 @@ COLUMNS = ("image", "condition", "fitzpatrick", "patient_id", "x0", "y0", "x1", 
 CONDITIONS = ("NEV", "NEV", "NEV", "NEV", "NEV", "MEL")
 
 
-def write_photos(folder: Path, conditions: tuple[str, ...] = CONDITIONS) -> str:
+def write_photos(folder: Path, conditions: tuple[str, ...] = CONDITIONS, masks: bool = False) -> str:
     """A table of photos of one patient each, 140x120 px.
 
     Args:
         folder: where it shall stand, with its photos.
         conditions: of the photos.
+        masks: whether each has one, of its disc, as ``0-mask.png``.
 
     Returns:
         Path of the table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [",".join(COLUMNS)]
+    lines = [",".join((*COLUMNS, "mask") if masks else COLUMNS)]
     y, x = np.mgrid[:120, :140]
     for number, condition in enumerate(conditions):
         place = number % 6
         photo = np.tile(tone.to_rgb(tone.skin_of(50 - 10 * place)), (120, 140, 1))
         left, top = 10 + 15 * place, 70 - 12 * place
-        photo[np.hypot(y - top - 14.5, x - left - 14.5) < 15] = (60, 30, 20 + number // 6)
+        disc = np.hypot(y - top - 14.5, x - left - 14.5) < 15
+        photo[disc] = (60, 30, 20 + number // 6)
         (folder / f"{number}.png").write_bytes(images.encode_png(photo))
         lines.append(f"{number}.png,{condition},{place + 1},P{number},{left},{top},{left + 30},{top + 30}")
+        if masks:
+            write_mask(folder / f"{number}-mask.png", disc)
+            lines[-1] += f",{number}-mask.png"
     (folder / "photos.csv").write_text("\n".join(lines) + "\n")
     return str(folder / "photos.csv")
+
+
+def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
+    """A mask as a picture, black and white."""
+    path.write_bytes(images.encode_png(np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)))
 
 
 def change_row(table: str, number: int, **cells: str) -> None:

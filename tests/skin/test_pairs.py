@@ -173,3 +173,20 @@ def test_a_split_of_an_unknown_name_is_refused(tmp_path: Path, name: str) -> Non
     with pytest.raises(PairsError) as caught:
         pairs.read(table(tmp_path, *rows, head=HEAD + ",split"))
     assert message in str(caught.value)
+
+
+def test_masks_are_read_beside_the_table_and_asked_for_where_they_are_needed(tmp_path: Path) -> None:
+    head = HEAD + ",mask"
+    rows = ["a.jpg,NEV,2,P1,1,2,30,40,64,64,m/a.png", "b.jpg,NEV,2,P2,1,2,30,40,64,64,s3://b/m.png"]
+    whole = pairs.read(table(tmp_path, *rows, head=head))
+    assert [photo.mask for photo in whole.photos] == [f"{tmp_path}/m/a.png", "s3://b/m.png"]
+    pairs.require_masks(whole, ["NEV"])
+    digest = whole.digest
+    some = pairs.read(table(tmp_path, *rows, "c.jpg,MEL,2,P3,1,2,30,40,64,64,", head=head))
+    pairs.require_masks(some, ["NEV"])
+    with pytest.raises(PairsError, match=r"photos.csv: row 3 .*c.jpg\): mask is empty; name one, leave the row out"):
+        pairs.require_masks(some, ["MEL", "NEV"])
+    bare = pairs.read(table(tmp_path, *(row.rpartition(",")[0] for row in rows)))
+    assert bare.digest == digest
+    with pytest.raises(PairsError, match=r"photos.csv: no masks, which samples.region asks for; name them in a column"):
+        pairs.require_masks(bare, ["NEV"])

@@ -15,7 +15,7 @@ from medsynth.errors import SpecError, UserError
 from medsynth.skin import pairs, run, samples
 from medsynth.skin.model import Request, SkinModel
 from medsynth.skin.run import MACHINES, PRESETS, Order, SkinRun, TrainSettings
-from tests.skin.photos import change_row, write_photos
+from tests.skin.photos import change_row, write_mask, write_photos
 
 CPU = torch.device("cpu")
 TINY = {"generator": {"size": 16, "width": 2}, "samples": {"size": 16}, "discriminator": {"scales": 1, "layers": 2}}
@@ -33,7 +33,8 @@ def order(table: str, out: object = "out", seed: int = 5, **changes: Any) -> Ord
 def set_up(table: str, out: object = "out", **changes: Any) -> SkinRun:
     asked = order(table, out, **changes)
     material = run.part(asked)
-    facts = [samples.load(photo, asked.settings.samples.size).facts for photo in material.whole.photos]
+    own = asked.settings.samples
+    facts = [samples.load(photo, own.size, own.region).facts for photo in material.whole.photos]
     return run.set_up(asked, material, facts)
 
 
@@ -70,6 +71,21 @@ def test_a_worker_is_given_little_and_its_shares_are_the_step(table: str) -> Non
         assert np.array_equal(array, np.concatenate([again.feed.batch(7, rank, 2)[name] for rank in (0, 1)])), name
     assert job.held_out_batches == 1
     assert set_up(table, hold_out=0).held_out_batches == 0
+
+
+def test_masks_decide_a_run_that_asks_for_them_and_the_sizes_of_its_lesions(tmp_path: Path) -> None:
+    table = write_photos(tmp_path, ("NEV", "MEL") * 6, masks=True)
+    asked = {"samples": {"size": 16, "region": "mask"}, "hold_out": 0}
+    one = set_up(table, **asked)
+    small = np.zeros((120, 140), dtype=bool)
+    small[60:72, 70:84] = True
+    write_mask(tmp_path / "3-mask.png", small)
+    other = set_up(table, **asked)
+    assert one.photos_sha256 != other.photos_sha256
+    assert (0.55, 0.55, 0.1, 0.1) in other.geometry.boxes["MEL"]
+    assert (0.55, 0.55, 0.1, 0.1) not in one.geometry.boxes["MEL"]
+    assert one.geometry == set_up(table, hold_out=0).geometry, "the discs fill their boxes"
+    assert one.header()["settings"]["samples"]["region"] == "mask"
 
 
 def test_validating_tells_figures_and_draws_a_grid_that_is_always_the_same(table: str) -> None:
@@ -167,6 +183,7 @@ def test_flags_replace_the_file_which_replaces_the_preset(tmp_path: Path) -> Non
         ({"stesp": 5}, "unknown key 'stesp'; did you mean 'steps'?"),
         ({"losses": {"tonne": 1}}, "unknown key 'losses.tonne'; did you mean 'tone'?"),
         ({"samples": {"size": 64}}, "samples.size is 64 and generator.size 32; give the same"),
+        ({"samples": {"region": "disc"}}, "samples.region"),
         ({"losses": {"pool": 64}}, "losses.pool is 64 px, more than a picture of 32 px has"),
         ({"discriminator": {"layers": 4}}, "leave nothing of pictures of 32 px; take fewer"),
         ({"generator": {"size": 48}, "samples": {"size": 48}}, "take a power of two"),
@@ -219,6 +236,7 @@ def _in_both(table: str) -> None:
             "mend the photo, or leave it out",
         ),
         (lambda table: Path(table).with_name("2.png").unlink(), {}, "2.png"),
+        (None, {"samples": {"size": 16, "region": "mask"}}, "no masks, which samples.region asks for; name them"),
     ],
 )
 def test_what_cannot_be_learnt_from_is_named(

@@ -3,22 +3,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medsynth import images
 from medsynth.errors import TrainingError
 from medsynth.skin import pairs, samples, semantic_map, tone
 from medsynth.skin.pairs import Photo
 from medsynth.skin.samples import Feed, SampleSettings
 from medsynth.skin.semantic_map import Box
-from tests.skin.photos import write_photos
+from tests.skin.photos import write_mask, write_photos
 
 SMALL = SampleSettings(size=32)
+MASKED = SMALL.model_copy(update={"region": "mask"})
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_photos(tmp_path_factory.mktemp("masked"), masks=True)
 
 
 def feed(uri: str, own: SampleSettings = SMALL, seed: int = 1) -> Feed:
@@ -97,3 +105,103 @@ def test_a_photo_that_cannot_be_used_is_named(photos: str, tmp_path: Path) -> No
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff junk")
     with pytest.raises(TrainingError, match="mend the photo"):
         samples.load(Photo(str(tmp_path / "broken.jpg"), "NEV", None, Box(0, 0, 2, 2), "P"), 32)
+
+
+@given(st.integers(0, 2**40))
+@settings(max_examples=40)
+def test_a_mask_moves_with_its_photo(masked: str, number: int) -> None:
+    whole = pairs.read(masked)
+    photo = whole.photos[number % 6]
+    made = samples.make_sample(photo, MASKED, whole.conditions, number)
+    mask = made["masks"] == 1
+    colour = semantic_map.colour_of(photo.condition, whole.conditions)
+    assert np.array_equal((made["maps"] == colour).all(axis=2), mask)
+    light = made["photos"].astype(float).sum(axis=2)
+    dark = light < (light.max() + light.min()) / 2
+    assert (dark & mask).sum() >= 0.85 * (dark | mask).sum()
+    boxed = samples.make_sample(photo, SMALL, whole.conditions, number)
+    assert np.array_equal(boxed["photos"], made["photos"])
+    assert (mask & (boxed["masks"] == 0)).sum() <= 0.1 * mask.sum()
+    assert mask.sum() < 0.9 * boxed["masks"].sum(), "it is no rectangle"
+
+
+def test_masks_that_are_not_asked_for_change_nothing(photos: str, masked: str) -> None:
+    one, other = (feed(uri).batch(3, 0, 1) for uri in (photos, masked))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_masks_own_bounds_are_the_lesions_box_and_its_pixels_count(tmp_path: Path) -> None:
+    table = write_photos(tmp_path, masks=True)
+    photo = pairs.read(table).photos[0]
+    mask = np.zeros((120, 140), dtype=bool)
+    mask[80:90, 15:31] = True
+    before = samples.load(photo, 32, "mask").facts
+    write_mask(tmp_path / "0-mask.png", mask)
+    after = samples.load(photo, 32, "mask").facts
+    assert after.box == Box(15, 80, 31, 90)
+    assert before.mask_sha256 != after.mask_sha256
+    boxed = samples.load(photo, 32).facts
+    assert (boxed.box, boxed.sha256, boxed.mask_sha256) == (photo.box, after.sha256, None)
+
+
+def test_any_colour_but_black_marks_a_lesion(tmp_path: Path) -> None:
+    photo = pairs.read(write_photos(tmp_path, masks=True)).photos[0]
+    labels = np.zeros((120, 140, 3), dtype=np.uint8)
+    labels[80:90, 15:20, 2] = 1
+    labels[80:90, 20:31] = 200
+    (tmp_path / "0-mask.png").write_bytes(images.encode_png(labels))
+    assert samples.load(photo, 32, "mask").facts.box == Box(15, 80, 31, 90)
+
+
+def test_of_a_lesion_that_no_window_holds_a_part_is_seen(tmp_path: Path) -> None:
+    skin = tone.to_rgb(tone.skin_of(45))
+    photo, mask = np.tile(skin, (100, 300, 1)), np.zeros((100, 300), dtype=bool)
+    y, x = np.mgrid[:100, :300]
+    for left in (20, 270):
+        mask |= np.hypot(y - 50, x - left) < 12
+    photo[mask] = (60, 30, 20)
+    (tmp_path / "wide.png").write_bytes(images.encode_png(photo))
+    write_mask(tmp_path / "mask.png", mask)
+    wide = Photo(str(tmp_path / "wide.png"), "NEV", None, Box(0, 0, 300, 100), "P", mask=str(tmp_path / "mask.png"))
+    for number in range(8):
+        made = samples.make_sample(wide, MASKED.model_copy(update={"retoned": 0.0}), ("NEV",), number)
+        assert made["masks"].sum() > 20
+        assert made["photos"][made["masks"] == 1].mean() < 70
+
+
+def test_a_mask_of_one_pixel_is_never_lost(tmp_path: Path) -> None:
+    photo = pairs.read(write_photos(tmp_path, masks=True)).photos[0]
+    mask = np.zeros((120, 140), dtype=bool)
+    mask[84, 25] = True
+    write_mask(tmp_path / "0-mask.png", mask)
+    small = MASKED.model_copy(update={"size": 16})
+    assert min(samples.make_sample(photo, small, ("NEV",), number)["masks"].sum() for number in range(30)) >= 1
+
+
+def _mask_of(width: int, height: int, value: int) -> bytes:
+    return images.encode_png(np.full((height, width, 3), value, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (_mask_of(140, 120, 0), "0-mask.png: empty; mark the lesion's place in white"),
+        (_mask_of(140, 120, 255), "marks the whole photo; make the skin black"),
+        (_mask_of(120, 140, 255), "120x140 px, its photo 140x120; give it the photo's size"),
+        (b"rubbish", "save it anew, as PNG"),
+        (simplejpeg.encode_jpeg(np.zeros((120, 140, 3), np.uint8)), "a JPEG, which blurs where the lesion ends"),
+        (None, "0-mask.png: no such file; check the column mask"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_named(tmp_path: Path, data: bytes | None, message: str) -> None:
+    photo = pairs.read(write_photos(tmp_path, masks=True)).photos[0]
+    path = tmp_path / "0-mask.png"
+    path.unlink() if data is None else path.write_bytes(data)
+    with pytest.raises(TrainingError) as caught:
+        samples.load(photo, 32, "mask")
+    told = str(caught.value)
+    assert message in told
+    assert "0.png: mask " in told
+    assert "\n" not in told
+    assert samples.load(photo, 32).facts.box == photo.box, "where the box is asked for, nobody looks"
