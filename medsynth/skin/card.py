@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from medsynth.skin import tone
+from medsynth.skin.regions import RegionKind
 
 _NAMES = {
     "ita_error": "median distance of measured and asked angle of the skin's colour, degrees",
@@ -15,6 +16,13 @@ _NAMES = {
     "held_out_lesion_l1": "the same inside the lesion's box",
     "held_out_texture": "distance of how strong the detail is, by scale and place",
     "held_out_tone": "distance of the skin's mean colour and its spread of shades",
+}
+
+_REGIONS: dict[RegionKind, str] = {
+    "box": "Learnt from lesions' boxes: of a mask that is asked for, only the bounding box counts, and the form of the "
+    "lesion in it is chance.",
+    "mask": "Learnt from lesions' masks: a lesion follows the mask that is asked for, and a box stands for the ellipse "
+    "that fills it.",
 }
 
 
@@ -75,6 +83,7 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
         "convention.",
         "- A map that a training photo gave may bring that photo back; ask for new maps, and look for near copies.",
         "- Lesion sizes and places that the training photos did not have are guesses.",
+        f"- {_REGIONS[samples['region']]}",
         "",
         "## How it was made",
         "",

@@ -65,6 +65,9 @@ class Asked(NamedTuple):
     """(N,) int64."""
     types: Tensor
     """(N,) int64, 1 to 6; 0 where none is known."""
+    depths: Tensor | None = None
+    """(N, 1, S, S): how deep in its mask each pixel lies (:func:`medsynth.skin.regions.depth`); None where a lesion's
+    place is its box."""
 
 
 class Chance(NamedTuple):
@@ -144,9 +147,9 @@ class PlusNetwork(nn.Module):
     numbers, one for the skin and one for the lesion, which follow from condition, type, skin colour and look: what is
     drawn in one place does not hang on what is drawn in another, as it would over the whole picture. Every scale
     adds noise of its own, pixel by pixel, so that pores and mottling never repeat. Where the lesion ends is not
-    the map's rectangle: a small head bends the ellipse inside of it by noise and condition. The answer is added to
-    the asked skin colour before the last curve, less its own middle over the skin: shades, pores and hair are the
-    network's, how dark the skin is on the whole is not.
+    the map's rectangle: a small head bends the ellipse inside of it, or a mask's edge, by noise and condition. The
+    answer is added to the asked skin colour before the last curve, less its own middle over the skin: shades, pores
+    and hair are the network's, how dark the skin is on the whole is not.
 
     Source:
         Modulation by regions: Tan et al., "Efficient semantic image synthesis via class-adaptive normalization",
@@ -197,9 +200,9 @@ class PlusNetwork(nn.Module):
         skin = asked.skin
         summed_up = self.condition(asked.conditions) + self.tone(asked.types) + self.colour(skin)
         style = functional.leaky_relu(self.mix(functional.leaky_relu(summed_up + self.look(chance.look), 0.2)), 0.2)
-        ellipse = inside(asked.masks)
-        region = self.region(asked.masks, ellipse, chance, style)
-        x = self.begin(asked, ellipse, chance, style)
+        depths = inside(asked.masks) if asked.depths is None else asked.depths
+        region = self.region(asked.masks, depths, chance, style)
+        x = self.begin(asked, depths, chance, style)
         for place, side in enumerate(self.sides):
             here = _sized(region, side)
             numbers = self.styles[place](style).reshape(len(x), -1, 6, self.settings.channels(side))
@@ -214,22 +217,22 @@ class PlusNetwork(nn.Module):
         base = torch.atanh(skin.clamp(-0.98, 0.98))[:, :, None, None]
         return torch.tanh(base + detail - _middle(detail, 1 - asked.masks))
 
-    def region(self, masks: Tensor, ellipse: Tensor, chance: Chance, style: Tensor) -> Tensor:
+    def region(self, masks: Tensor, depths: Tensor, chance: Chance, style: Tensor) -> Tensor:
         """How much of the lesion there is, place by place, at a quarter of the size: (N, 1, S / 4, S / 4)."""
         side = max(self.sides[0], self.settings.size // 4)
         grain = [_sized(chance.grain[place], side) for place in range(min(3, len(self.sides)))]
         grain += [grain[-1]] * (3 - len(grain))
-        small = [_reduced(field, side) for field in (ellipse, masks)]
+        small = [_reduced(field, side) for field in (depths, masks)]
         hidden = self.bend_in(torch.cat([*small, *grain], dim=1)) + self.bend_by(style)[:, :, None, None]
         bent = self.bend_out(functional.leaky_relu(hidden, 0.2))
         return torch.sigmoid(5 * small[0] + 3 * bent)
 
-    def begin(self, asked: Asked, ellipse: Tensor, chance: Chance, style: Tensor) -> Tensor:
+    def begin(self, asked: Asked, depths: Tensor, chance: Chance, style: Tensor) -> Tensor:
         """The lowest level, before its first layer."""
         side = self.sides[0]
         part = chance.look[:, : self.settings.latent // 4, None, None].expand(-1, -1, side, side)
         # Only inside: the skin shall not depend on how large a lesion is beside it.
-        small = [_reduced(field, side) for field in (ellipse.clamp(min=0), asked.masks)]
+        small = [_reduced(field, side) for field in (depths.clamp(min=0), asked.masks)]
         x = self.start(torch.cat([part, *small, chance.grain[0]], dim=1))
         begun: Tensor = x + self.start_by(style)[:, :, None, None]
         return begun

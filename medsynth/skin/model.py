@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from medsynth import draws, seeds, spec, storage
 from medsynth.cuda_graph import Parts, Repeated, side_by_side
 from medsynth.model_file import Kind
-from medsynth.skin import generator, semantic_map, tone
+from medsynth.skin import generator, regions, semantic_map, tone
 from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings
-from medsynth.skin.semantic_map import Geometry, MapError, Region
+from medsynth.skin.regions import RegionKind
+from medsynth.skin.semantic_map import Box, Geometry, MapError, Region
 
 DEFAULT_URI = "package://medsynth/weights/skin.safetensors"
 
@@ -43,7 +44,11 @@ class Request:
     skin: tuple[int, int, int] | None = None
     """The skin's colour, sRGB."""
     region: Region | None = None
-    """The lesion's box or mask; without one, a box like those of the training set."""
+    """The lesion's box or mask; without one, a box like those of the training set.
+
+    What of it counts, :attr:`SkinModel.region` says. Weights that learnt from boxes, as the shipped ones did, draw a
+    lesion of a form of their own in the bounding box of a mask, whatever the mask's form. To weights that learnt from
+    masks, a box is the ellipse that fills it."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class SkinModel:
         geometry: where the lesions of each lie.
         about: what else is known of it, kept as JSON beside the weights: data, settings, figures.
         sha256: of the file that it came from, if it came from one.
+        region: what was the lesions' place in the maps that it learnt from.
     """
 
     def __init__(
@@ -77,11 +83,13 @@ class SkinModel:
         geometry: Geometry,
         about: Mapping[str, Any],
         sha256: str | None = None,
+        region: RegionKind = "box",
     ) -> None:
         self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.conditions = tuple(conditions)
         self.geometry = geometry
         self.about = dict(about)
+        self.region = region
         self._sha256 = sha256
         self._drawing: dict[tuple[torch.device, bool], Repeated[torch.Tensor]] = {}
 
@@ -119,7 +127,10 @@ class SkinModel:
             geometry = Geometry(
                 {name: tuple((x, y, w, h) for x, y, w, h in boxes) for name, boxes in described["geometry"].items()}
             )
-            return cls(network, conditions, geometry, described["about"], hashlib.sha256(data).hexdigest())
+            region: RegionKind = described.get("region", "box")  # older files do not tell it
+            if region not in get_args(RegionKind):
+                raise ValueError(f"region {region}")
+            return cls(network, conditions, geometry, described["about"], hashlib.sha256(data).hexdigest(), region)
 
     def to_bytes(self) -> bytes:
         """The model as a safetensors file with weights of 16 bits, the same bytes for the same model."""
@@ -127,6 +138,7 @@ class SkinModel:
             "generator": self.network.settings.model_dump(mode="json"),
             "conditions": self.conditions,
             "geometry": self.geometry.boxes,
+            "region": self.region,
             "about": self.about,
         }
         return _KIND.pack({name: value.half() for name, value in self.network.state_dict().items()}, described)
@@ -197,7 +209,12 @@ class SkinModel:
         skin = request.skin or _skin(request.fitzpatrick, seed)
         if not all(0 <= value <= 255 for value in skin):
             raise MapError(f"the skin colour {skin} is not sRGB; give three numbers from 0 to 255")
-        return semantic_map.draw((self.size, self.size), skin, region, colour), skin, region
+        return semantic_map.draw((self.size, self.size), skin, self._mask(region), colour), skin, region
+
+    def _mask(self, region: Region) -> NDArray[np.bool_]:
+        shape = (self.size, self.size)
+        mask = semantic_map.mask(shape, region)
+        return regions.ellipse(region, shape) if self.region == "mask" and isinstance(region, Box) else mask
 
     def _micro_batch(
         self,
@@ -206,9 +223,8 @@ class SkinModel:
         seeds_of: Sequence[int],
         bf16: bool,
     ) -> NDArray[np.uint8]:
-        shape = (self.size, self.size)
         maps = np.stack([drawn for drawn, _, _ in planned])
-        masks = np.stack([semantic_map.mask(shape, region) for _, _, region in planned])
+        masks = np.stack([self._mask(region) for _, _, region in planned])
         types = [_type(request, skin) for request, (_, skin, _) in zip(requests, planned, strict=True)]
         asked = Asked(
             torch.from_numpy(maps).permute(0, 3, 1, 2).float() / 127.5 - 1,
@@ -217,17 +233,21 @@ class SkinModel:
             torch.tensor([self.conditions.index(request.condition) for request in requests]),
             torch.tensor(types),
         )
+        if self.region == "mask":
+            depths = np.stack([regions.depth(mask) for mask in masks])
+            asked = asked._replace(depths=torch.from_numpy(depths)[:, None])
+        given = [field for field in asked if field is not None]
         way = (next(self.network.parameters()).device, bf16)
         if way not in self._drawing:
-            self._drawing[way] = drawing(self.network, *way)
+            self._drawing[way] = drawing(self.network, *way, self.region)
         with torch.inference_mode():
             look, grain = chance(self.network.settings, seeds_of)
-            codes = self._drawing[way](*asked, look, *grain)
+            codes = self._drawing[way](*given, look, *grain)
         found: NDArray[np.uint8] = codes.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return found
 
 
-def drawing(network: Generator, device: torch.device, bf16: bool) -> Repeated[torch.Tensor]:
+def drawing(network: Generator, device: torch.device, bf16: bool, region: RegionKind = "box") -> Repeated[torch.Tensor]:
     """A network as it draws: of all of :class:`Asked` and :class:`Chance`, pictures (N, 3, S, S) uint8.
 
     Each picture is a batch of its own: on a GPU, even with all shapes the same, some in another place of a batch would
@@ -237,12 +257,14 @@ def drawing(network: Generator, device: torch.device, bf16: bool) -> Repeated[to
         network: with weights that stay as they are, on ``device``.
         device: where it draws.
         bf16: reckon its products in bf16 instead of float32.
+        region: what is the lesions' place; only of a mask are depths given.
     """
+    fields = 6 if region == "mask" else 5
 
     def alone(given: Sequence[torch.Tensor], place: int) -> torch.Tensor:
         own = [field[place : place + 1] for field in given]
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            drawn: torch.Tensor = network(Asked(*own[:5]), Chance(own[5], tuple(own[6:])))
+            drawn: torch.Tensor = network(Asked(*own[:fields]), Chance(own[fields], tuple(own[fields + 1 :])))
         return ((drawn.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
     def draw(*given: torch.Tensor) -> Parts[torch.Tensor]:

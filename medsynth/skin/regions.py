@@ -55,3 +55,45 @@ def bounds(mask: NDArray[np.bool_]) -> Box:
     """The box about a mask that has something in it."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+def ellipse(box: Box, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """The ellipse that fills a box, as a mask.
+
+    Args:
+        box: inside the picture.
+        shape: of the picture, height and width in pixels.
+
+    Returns:
+        (H, W), True where a pixel's centre is in it.
+    """
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+    across, down = (2 * x - box.x0 - box.x1) / (box.x1 - box.x0), (2 * y - box.y0 - box.y1) / (box.y1 - box.y0)
+    found: NDArray[np.bool_] = across**2 + down**2 <= 1
+    return found
+
+
+def depth(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """How deep in a lesion of any form each pixel lies.
+
+    In the units of :func:`medsynth.skin.generator.inside`, and for a disc nearly the same numbers.
+
+    Args:
+        mask: (H, W), with something in it.
+
+    Returns:
+        (H, W): 1 where it is deepest, 0 on its edge, down to -1 outside, as far from the edge as it is deep. What the
+        picture's edge cuts off goes on beyond it; 1 everywhere where all is lesion.
+
+    Source:
+        Exact Euclidean distances (Maurer, Qi and Raghavan, TPAMI 2003): square roots of whole numbers, so the same on
+        every machine. They are between centres of pixels, and the edge is half a pixel nearer.
+    """
+    from scipy import ndimage  # here: it takes a while to load, in each process of a run, most of which know boxes only
+
+    if mask.all():
+        return np.ones(mask.shape, dtype=np.float32)
+    within = ndimage.distance_transform_edt(mask) - 0.5
+    distance = np.where(mask, within, 0.5 - ndimage.distance_transform_edt(~mask))
+    found: NDArray[np.float32] = np.maximum(distance / within.max(), -1).astype(np.float32)
+    return found

@@ -293,7 +293,8 @@ class SkinRun:
         """
         about = {**self.header(), "steps": trainer.steps, "figures": dict(figures), "photos": self.counts()}
         about["attribution"] = self.order.attribution
-        return SkinModel(trainer.averaged, self.material.conditions, self.geometry, about)
+        region = self.settings.samples.region
+        return SkinModel(trainer.averaged, self.material.conditions, self.geometry, about, region=region)
 
     def header(self) -> dict[str, Any]:
         """All that decides the result, for ``training.json``."""

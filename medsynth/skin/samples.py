@@ -153,7 +153,8 @@ class Feed:
 
         Returns:
             ``photos`` and ``maps``, uint8 (N, S, S, 3); ``masks`` uint8 (N, S, S), 1 in the lesion's place, its box
-            or its mask; ``skins`` uint8 (N, 3), sRGB;
+            or its mask; where it is the mask, ``depths`` float32 (N, S, S), as :func:`medsynth.skin.regions.depth`
+            tells them; ``skins`` uint8 (N, 3), sRGB;
             ``conditions`` int64 (N,), their places in the list; ``types`` int64 (N,), 1 to 6 or 0 for unknown.
 
         Raises:
@@ -226,10 +227,13 @@ def make_sample(
     code = semantic_map.colour_of(photo.condition, conditions)
     drawn = semantic_map.draw((size, size), tone.to_rgb(skin).tolist(), mask > 0, code)
     way = int(u[7] * 8)
+    mask = _turned(mask, way)
+    depths = {} if loaded.mask is None else {"depths": regions.depth(mask > 0)}
     return {
         "photos": _turned(image, way),
         "maps": _turned(drawn, way),
-        "masks": _turned(mask, way),
+        "masks": mask,
+        **depths,
         "skins": tone.to_rgb(skin),
         "conditions": np.array(conditions.index(photo.condition), dtype=np.int64),
         "types": np.array(kind, dtype=np.int64),

@@ -27,6 +27,7 @@ Batch = Mapping[str, NDArray[Any]]
 """As :meth:`medsynth.skin.samples.Feed.batch` gives it."""
 
 _BATCH = ("photos", "maps", "masks", "skins", "conditions", "types")
+_DEPTHS = "depths"
 
 
 class LearningSettings(PaceSettings):
@@ -123,7 +124,8 @@ class Trainer:
             The losses before the step by name, scalars on the device.
         """
         # A copy first: batches come read-only out of shared memory.
-        given = [torch.from_numpy(np.array(batch[name])) for name in _BATCH]
+        names = (*_BATCH, _DEPTHS) if _DEPTHS in batch else _BATCH
+        given = [torch.from_numpy(np.array(batch[name])) for name in names]
         self._set_rates()
         with self._chance():
             told = self._repeated(*given)
@@ -150,7 +152,7 @@ class Trainer:
         seen = Asked(disturb(asked.maps), disturb(asked.masks), asked.skin, asked.conditions, asked.types)
         real, fake = disturb(photos), disturb(drawn)
         with learning.precision(self._device, self._settings.precision):
-            both = Asked(*(torch.cat([field, field]) for field in seen))
+            both = Asked(*(torch.cat([field, field]) for field in seen[:5]))
             scores, features = self.judge(torch.cat([real, fake.detach()]), both)
         real_scores, fake_scores = zip(*(score.chunk(2) for score in scores), strict=True)
         real_features = [answer.detach().chunk(2)[0] for answer in features]
@@ -259,11 +261,18 @@ class Trainer:
 
 
 def _scaled(
-    photos: Tensor, maps: Tensor, masks: Tensor, skins: Tensor, conditions: Tensor, types: Tensor
+    photos: Tensor,
+    maps: Tensor,
+    masks: Tensor,
+    skins: Tensor,
+    conditions: Tensor,
+    types: Tensor,
+    depths: Tensor | None = None,
 ) -> tuple[Tensor, Asked]:
     pictures = [picture.permute(0, 3, 1, 2).float() / 127.5 - 1 for picture in (photos, maps)]
     real, drawn = (picture.contiguous(memory_format=torch.channels_last) for picture in pictures)
-    return real, Asked(drawn, masks[:, None].float(), skins.float() / 127.5 - 1, conditions, types)
+    deep = None if depths is None else depths[:, None]
+    return real, Asked(drawn, masks[:, None].float(), skins.float() / 127.5 - 1, conditions, types, deep)
 
 
 def _disturbance(count: int, chance: Tensor) -> Callable[[Tensor], Tensor]:

@@ -100,9 +100,11 @@ def run(size: int, width: int, rounds: int, bf16: bool, device: torch.device) ->
         drawers[f"pix2pix, {precision}"] = functools.partial(_drawn, drawing, precision, maps.contiguous())
         if device.type == "cuda":
             look = torch.zeros(8, 1, device=device)
-            drawers[f"paper, {precision}"] = functools.partial(_recorded(lambda *a, own=own: own(Asked(*a))), *given)
+            drawers[f"paper, {precision}"] = functools.partial(
+                _recorded(lambda *a, own=own: own(Asked(*a))), *given[:5]
+            )
             drawers[f"paper, each alone, {precision}"] = functools.partial(
-                model.drawing(ours.averaged, device, precision == "bf16"), *given, look
+                model.drawing(ours.averaged, device, precision == "bf16"), *given[:5], look
             )
             drawers[f"pix2pix, recorded, {precision}"] = functools.partial(
                 _recorded(functools.partial(_drawn, drawing, precision)), maps.contiguous()

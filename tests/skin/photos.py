@@ -46,6 +46,17 @@ def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
     path.write_bytes(images.encode_png(np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)))
 
 
+def shapes(side: int) -> dict[str, NDArray[np.bool_]]:
+    """Masks of forms that no ellipse has."""
+    y, x = (np.mgrid[:side, :side] + 0.5) / side
+    return {
+        "corner": ((x < 0.43) | (y > 0.58)) & (x > 0.23) & (x < 0.78) & (y > 0.23) & (y < 0.78),
+        "bar": (abs(x - y) < 0.09) & (x > 0.2) & (x < 0.8) & (y > 0.2) & (y < 0.8),
+        "two": (np.hypot(x - 0.3, y - 0.3) < 0.12) | (np.hypot(x - 0.7, y - 0.7) < 0.12),
+        "ring": (np.hypot(x - 0.5, y - 0.5) < 0.3) & (np.hypot(x - 0.5, y - 0.5) > 0.18),
+    }
+
+
 def change_row(table: str, number: int, **cells: str) -> None:
     """Put other text into cells of one row, counted from 0."""
     path = Path(table)

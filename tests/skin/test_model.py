@@ -1,5 +1,6 @@
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from safetensors.torch import save
 
 from medsynth import storage
 from medsynth.model_file import ModelError
-from medsynth.skin import generator, semantic_map, tone
+from medsynth.skin import generator, regions, semantic_map, tone
 from medsynth.skin.generator import GeneratorSettings
 from medsynth.skin.model import DEFAULT_URI, Request, SkinModel
+from medsynth.skin.regions import RegionKind
 from medsynth.skin.semantic_map import Box, Geometry, MapError
+from tests.skin.photos import shapes
 from tests.torch_threads import torch_threads
 
 NAMES = ("BCC", "NEV")
@@ -19,11 +22,21 @@ NAMES = ("BCC", "NEV")
 
 @pytest.fixture(scope="module")
 def model() -> SkinModel:
+    return made("box")
+
+
+@pytest.fixture(scope="module")
+def of_masks() -> SkinModel:
+    return made("mask")
+
+
+def made(region: RegionKind) -> SkinModel:
     torch.manual_seed(0)
     settings = GeneratorSettings(size=64, width=8, widest=32, latent=8, embedding=16)
     geometry = Geometry(dict.fromkeys(NAMES, ((0.5, 0.5, 0.3, 0.25),)))
     network = generator.build(settings, len(NAMES))
-    return SkinModel.from_bytes(SkinModel(network, NAMES, geometry, {"steps": 1}).to_bytes(), "test")
+    found = SkinModel(network, NAMES, geometry, {"steps": 1}, region=region)
+    return SkinModel.from_bytes(found.to_bytes(), "test")
 
 
 def test_a_picture_is_the_same_in_any_company(model: SkinModel) -> None:
@@ -58,18 +71,71 @@ def test_a_saved_model_draws_the_same(model: SkinModel, tmp_path: Path) -> None:
     assert again.geometry == model.geometry
 
 
+def test_weights_tell_whether_they_learnt_from_masks(model: SkinModel, of_masks: SkinModel) -> None:
+    assert (model.region, of_masks.region) == ("box", "mask")
+    assert SkinModel.load().region == "box"
+    data = of_masks.to_bytes().replace(b'\\"region\\": \\"mask\\"', b'\\"region\\": \\"disc\\"')
+    with pytest.raises(ModelError, match="do not fit"):
+        SkinModel.from_bytes(data, "it")
+
+
+def test_of_weights_of_masks_a_masks_form_counts(of_masks: SkinModel) -> None:
+    masks = list(shapes(64).values())
+    requests = [Request("NEV", 3, (200, 160, 140), mask) for mask in masks]
+    drawn = of_masks.draw(requests, [7] * 4)
+    for one, mask in zip(drawn, masks, strict=True):
+        assert np.array_equal((one.map != (200, 160, 140)).any(axis=2), mask)
+        assert one.region is mask
+    assert len({one.image.tobytes() for one in drawn}) == 4
+    assert [one.image.tobytes() for one in reversed(of_masks.draw(requests[::-1], [7] * 4))] == [
+        one.image.tobytes() for one in drawn
+    ]
+
+
+def test_to_weights_of_masks_a_box_is_its_ellipse(of_masks: SkinModel) -> None:
+    box = Box(10, 12, 30, 40)
+    masks = [box, regions.ellipse(box, (64, 64))]
+    asked, same = of_masks.draw([Request("NEV", 3, (200, 160, 140), one) for one in masks], [7, 7])
+    assert np.array_equal(asked.image, same.image)
+    assert np.array_equal(asked.map, same.map)
+    assert asked.region == box
+    with pytest.raises(MapError, match="not inside the picture of 64x64 px"):
+        of_masks.draw([Request("NEV", region=Box(0, 0, 65, 10))], [1])
+
+
+def test_to_weights_of_boxes_a_mask_is_the_ellipse_of_its_bounds(
+    model: SkinModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    region = generator.PlusNetwork.region
+
+    def told(self: generator.PlusNetwork, masks: torch.Tensor, depths: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append(depths)
+        return region(self, masks, depths, *rest)
+
+    monkeypatch.setattr(generator.PlusNetwork, "region", told)
+    mask = shapes(64)["corner"]
+    model.draw([Request("NEV", 3, None, one) for one in (mask, regions.bounds(mask))], [7, 7])
+    assert torch.equal(seen[0], seen[1])
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
         (Request("WART"), "unknown condition 'WART'; known: BCC, NEV"),
         (Request("NEV", fitzpatrick=7), "fitzpatrick is 7; ask for a type from 1 to 6"),
         (Request("NEV", region=Box(0, 0, 65, 10)), "not inside the picture of 64x64 px"),
+        (Request("NEV", region=np.ones((64, 32), dtype=bool)), "the mask has 32x64 px, the map 64x64"),
+        (Request("NEV", region=np.zeros((64, 64), dtype=bool)), "the mask is empty; mark the lesion's place"),
         (Request("NEV", skin=(0, 300, 0)), "is not sRGB"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(model: SkinModel, request_: Request, message: str) -> None:
-    with pytest.raises(MapError, match=message):
-        model.draw([request_], [1])
+def test_what_cannot_be_drawn_is_refused(
+    model: SkinModel, of_masks: SkinModel, request_: Request, message: str
+) -> None:
+    for one in (model, of_masks):
+        with pytest.raises(MapError, match=message):
+            one.draw([request_], [1])
 
 
 def test_files_that_are_no_model_are_refused(model: SkinModel, tmp_path: Path) -> None:

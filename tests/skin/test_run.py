@@ -15,7 +15,7 @@ from medsynth.errors import SpecError, UserError
 from medsynth.skin import pairs, run, samples
 from medsynth.skin.model import Request, SkinModel
 from medsynth.skin.run import MACHINES, PRESETS, Order, SkinRun, TrainSettings
-from tests.skin.photos import change_row, write_mask, write_photos
+from tests.skin.photos import change_row, shapes, write_mask, write_photos
 
 CPU = torch.device("cpu")
 TINY = {"generator": {"size": 16, "width": 2}, "samples": {"size": 16}, "discriminator": {"scales": 1, "layers": 2}}
@@ -88,6 +88,23 @@ def test_masks_decide_a_run_that_asks_for_them_and_the_sizes_of_its_lesions(tmp_
     assert one.header()["settings"]["samples"]["region"] == "mask"
 
 
+@pytest.mark.parametrize("kind", ["plus", "unet"])
+def test_a_run_of_masks_leaves_weights_that_say_so_and_draw_by_them(tmp_path: Path, kind: str) -> None:
+    table = write_photos(tmp_path, ("NEV", "MEL") * 6, masks=True)
+    own = {"samples": {"size": 16, "region": "mask"}, "generator": {**TINY["generator"], "kind": kind}}
+    job = set_up(table, tmp_path / "out", **own)
+    learner = job.learner(CPU, lambda tensors: None, 0)
+    for step in range(2):
+        learner.step(job.feed.batch(step, 0, 1))
+    figures, _ = learner.validate([job.feed.held_out(0)])
+    assert "held_out_lesion_l1" in figures
+    model = SkinModel.load(run.finish(job, learner.state(), [], "python jobs/train_gan.py"))
+    assert model.region == "mask"
+    asked = [Request("MEL", 3, (200, 160, 140), mask) for mask in shapes(16).values()]
+    assert len({one.image.tobytes() for one in model.draw(asked, [1] * 4)}) == 4
+    assert "Learnt from lesions' masks" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_validating_tells_figures_and_draws_a_grid_that_is_always_the_same(table: str) -> None:
     job = set_up(table)
     learner = job.learner(CPU, lambda tensors: None, 0)
@@ -128,6 +145,7 @@ def test_a_finished_run_leaves_weights_that_draw_a_card_and_nothing_that_names_a
         "Someone, CC BY 4.0",
         "python jobs/train_gan.py --pairs table",
         "| held_out_kid | 0.2500 |",
+        "only the bounding box counts",
         "retoned",
     ):
         assert part in card
