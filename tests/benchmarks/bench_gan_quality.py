@@ -65,7 +65,8 @@ def batches(feed: Feed, first: int, last: int, makers: int) -> Iterator[Arrays]:
 def run_of(order: Order) -> SkinRun:
     """A run of jobs/train_gan.py, as the job sets it up."""
     material = skin.part(order)
-    facts = [load(photo, order.settings.samples.size).facts for photo in material.whole.photos]
+    own = order.settings.samples
+    facts = [load(photo, own.size, own.region).facts for photo in material.whole.photos]
     return skin.set_up(order, material, facts)
 
 
