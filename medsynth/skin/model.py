@@ -47,8 +47,8 @@ class Request:
     """The lesion's box or mask; without one, a box like those of the training set.
 
     What of it counts, :attr:`SkinModel.region` says. Weights that learnt from boxes, as the shipped ones did, draw a
-    lesion of a form of their own in the bounding box of a mask, whatever the mask's form. To weights that learnt from
-    masks, a box is the ellipse that fills it."""
+    lesion of a form of their own in the bounding box of a mask: a few pixels change with the mask, its form is not
+    followed. To weights that learnt from masks, a box is the ellipse that fills it."""
 
 
 @dataclass(frozen=True)
