@@ -22,10 +22,45 @@ def test_the_shipped_file_is_written_again_to_the_byte() -> None:
     assert FocusModel.load().to_bytes() == storage.read(DEFAULT_URI)
 
 
-@pytest.mark.parametrize("data", [b"", b"junk", b"\xff" * 64, save({"x": torch.zeros(1)})])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"junk",
+        b"\xff" * 64,
+        save({"x": torch.zeros(1)}),
+        save({"x": torch.zeros(1)}, {"medsynth": "[]"}),
+        save({"x": torch.zeros(1)}, {"medsynth": "[" * 100_000}),
+    ],
+)
 def test_other_files_are_refused(data: bytes) -> None:
     with pytest.raises(ModelError, match=r"it: (not a safetensors file|no toy model).*jobs/toy.py"):
         TOY.unpack(data, "it")
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (torch.full((3,), float("nan"), dtype=torch.float16), "are not all finite"),
+        (torch.tensor([1.0, float("-inf")], dtype=torch.bfloat16), "are not all finite"),
+        (torch.tensor([float("inf"), float("-inf")]), "are not all finite"),
+        (torch.tensor([1e300], dtype=torch.float64), "are not all finite"),
+        (torch.ones(2, dtype=torch.int32), r"are torch\.int32, not floating"),
+        (torch.ones(2, dtype=torch.bool), r"are torch\.bool, not floating"),
+    ],
+)
+def test_numbers_that_no_training_leaves_are_refused(value: torch.Tensor, what: str) -> None:
+    with pytest.raises(ModelError, match=rf"it: the weights 'bad' {what}; name weights that jobs/toy\.py made"):
+        TOY.unpack(TOY.pack({"a": torch.zeros(1), "bad": value}, {}), "it")
+
+
+def test_the_largest_numbers_and_a_count_of_batches_are_taken() -> None:
+    weights = {
+        "a": torch.full((9,), 65504.0, dtype=torch.float16),
+        "b": torch.full((9,), torch.finfo(torch.float32).max),
+        "num_batches_tracked": torch.tensor(7),
+    }
+    assert TOY.unpack(TOY.pack(weights, {}), "it")[0].keys() == weights.keys()
 
 
 def test_metadata_is_what_stands_beside_the_tensors() -> None:

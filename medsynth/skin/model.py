@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from medsynth import draws, seeds, spec, storage
 from medsynth.cuda_graph import Parts, Repeated, side_by_side
-from medsynth.model_file import Kind
+from medsynth.errors import SpecError
+from medsynth.model_file import Kind, ModelError
 from medsynth.skin import generator, regions, semantic_map, tone
 from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings
 from medsynth.skin.regions import RegionKind
@@ -116,21 +117,23 @@ class SkinModel:
             where: its name, for messages.
 
         Raises:
-            ModelError: it is not a skin model, or its weights fit no network of its settings.
+            ModelError: it is not a skin model, its weights fit no network of its settings, or what stands beside them
+                cannot be drawn with.
         """
         weights, described = _KIND.unpack(data, where)
+        settings = _settings(described, where)
+        conditions = _conditions(described, where)
+        geometry = _geometry(described, conditions, where)
+        about = described.get("about")
+        if not isinstance(about, dict):
+            raise _wrong(where, "about is not keys and values")
         with _KIND.fitting(where):
-            settings = spec.parse(GeneratorSettings, described["generator"], where)
-            conditions = tuple(described["conditions"])
             network = generator.build(settings, len(conditions))
             network.load_state_dict({name: value.float() for name, value in weights.items()})
-            geometry = Geometry(
-                {name: tuple((x, y, w, h) for x, y, w, h in boxes) for name, boxes in described["geometry"].items()}
-            )
             region: RegionKind = described.get("region", "box")  # older files do not tell it
             if region not in get_args(RegionKind):
                 raise ValueError(f"region {region}")
-            return cls(network, conditions, geometry, described["about"], hashlib.sha256(data).hexdigest(), region)
+            return cls(network, conditions, geometry, about, hashlib.sha256(data).hexdigest(), region)
 
     def to_bytes(self) -> bytes:
         """The model as a safetensors file with weights of 16 bits, the same bytes for the same model."""
@@ -293,6 +296,39 @@ def chance(settings: GeneratorSettings, seeds_of: Sequence[int]) -> Chance:
         normal(f"grain {side}", settings.grain_spread, 1, side, side) for side in generator.sides(settings.size)
     )
     return Chance(normal("look", settings.look_spread, settings.latent), grain)
+
+
+def _settings(described: Mapping[str, Any], where: str) -> GeneratorSettings:
+    try:
+        return spec.parse(GeneratorSettings, described.get("generator"), f"{where}: generator")
+    except SpecError as error:
+        raise ModelError(str(error)) from error
+
+
+def _conditions(described: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    names = described.get("conditions")
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise _wrong(where, "conditions is not a list of names")
+    return tuple(names)
+
+
+def _geometry(described: Mapping[str, Any], conditions: Sequence[str], where: str) -> Geometry:
+    boxes = described.get("geometry")
+    if not isinstance(boxes, dict):
+        raise _wrong(where, "geometry is not keys and values")
+    for name in dict.fromkeys((*conditions, *boxes)):
+        known = boxes.get(name)
+        if not (isinstance(known, list) and known and all(_is_box(box) for box in known)):
+            raise _wrong(where, f"geometry has no boxes of four numbers from 0 to 1 for the condition {name!r}")
+    return Geometry({name: tuple((x, y, w, h) for x, y, w, h in known) for name, known in boxes.items()})
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and 0 <= v <= 1 for v in box)
+
+
+def _wrong(where: str, what: str) -> ModelError:
+    return ModelError(f"{where}: {what}; name weights that {_KIND.job} made")
 
 
 def _skin(kind: int | None, seed: int) -> tuple[int, int, int]:

@@ -1,14 +1,15 @@
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from medsynth import storage
-from medsynth.model_file import ModelError
+from medsynth.model_file import ModelError, metadata
 from medsynth.skin import generator, regions, semantic_map, tone
 from medsynth.skin.generator import GeneratorSettings
 from medsynth.skin.model import DEFAULT_URI, Request, SkinModel
@@ -148,6 +149,32 @@ def test_files_that_are_no_model_are_refused(model: SkinModel, tmp_path: Path) -
     ):
         with pytest.raises(ModelError, match=message):
             SkinModel.from_bytes(data, "it")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("generator", ["plus"], "it: generator: expected keys and values, found a list"),
+        ("generator", {"kind": "plus", "size": 48}, "it: generator.*size is 48; take a power of two"),
+        ("conditions", "NE", "it: conditions is not a list of names"),
+        ("conditions", [], "it: conditions is not a list of names"),
+        ("conditions", [1, 2], "it: conditions is not a list of names"),
+        ("geometry", [], "it: geometry is not keys and values"),
+        ("geometry", {}, "it: geometry has no boxes .* for the condition 'BCC'"),
+        ("geometry", {"BCC": [[0.5, 0.5, 0.3, 0.3]], "NEV": []}, "for the condition 'NEV'"),
+        *(
+            ("geometry", dict.fromkeys(NAMES, boxes), "it: geometry has no boxes of four numbers from 0 to 1")
+            for boxes in ([["a", 0.5, 0.3, 0.3]], [[0.5, 0.3, 0.3]], [[5, 5, 5, 5]], [[float("nan")] * 4], 7)
+        ),
+        ("about", None, "it: about is not keys and values"),
+    ],
+)
+def test_what_stands_beside_the_weights_is_checked(model: SkinModel, key: str, value: object, message: str) -> None:
+    data = model.to_bytes()
+    described = json.loads(metadata(data)["medsynth"])
+    with pytest.raises(ModelError, match=message) as error:
+        SkinModel.from_bytes(save(load(data), {"medsynth": json.dumps({**described, key: value})}), "it")
+    assert "\n" not in str(error.value)
 
 
 def test_the_shipped_weights_draw_the_tone_asked_for_and_their_card_attributes_the_photos() -> None:
