@@ -75,6 +75,9 @@ def evaluate(order: Order, say: Callable[[str], None], progress: Callable[[int, 
         raise UserError(
             f"{order.real}: {len(held.photos)} photo(s) of held-out patients; hold out more to compare with"
         )
+    if order.turing:
+        count = len(rows.pictures) if rows else order.count
+        turing.check(order.turing, len(held.photos) + len(training.photos), count)
     size = rows.pictures.images.shape[1] if rows else model.size if model else 0
     material = Material(*(pictures.real(side, size, conditions) for side in (training, held)))
     encoder = _encoder(order, training, held, conditions, say, progress)
@@ -99,13 +102,13 @@ def evaluate(order: Order, say: Callable[[str], None], progress: Callable[[int, 
         **dict.fromkeys(("tone_sweep", "moved", "growing", "variety")),
         **judged.figures,
     }
+    storage.put(storage.join(order.out, FIGURES), (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
+    storage.put(storage.join(order.out, REPORT), report.page(told, judged.sheets, judged.plots).encode())
     if order.turing:
         # Training photos too: there are few others, and whether one was seen does not make it look less real.
         photos = np.concatenate([material.held.images, material.training.images])
         page = turing.page(photos, synthetic.images, order.turing, order.seed, "Real or synthetic?")
         storage.put(storage.join(order.out, TURING), page.encode())
-    storage.put(storage.join(order.out, FIGURES), (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
-    storage.put(storage.join(order.out, REPORT), report.page(told, judged.sheets, judged.plots).encode())
     storage.remove_staging(order.out)
     return told
 

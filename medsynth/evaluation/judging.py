@@ -142,10 +142,8 @@ def _copies(synthetic: Pictures, material: Material, found: Judged) -> dict[str,
 
 def _spread(values: NDArray[np.float64]) -> dict[str, Any]:
     seen = values[np.isfinite(values)]
-    if not len(seen):
-        return {"pictures": len(values), "measured": 0}
-    low, middle, high = np.quantile(seen, [0.05, 0.5, 0.95]).tolist()
-    beyond = float((seen >= 2).mean())
+    low, middle, high = np.quantile(seen, [0.05, 0.5, 0.95]).tolist() if len(seen) else (None, None, None)
+    beyond = float((seen >= 2).mean()) if len(seen) else None
     return {"pictures": len(values), "measured": len(seen), "p05": low, "median": middle, "p95": high, "seen": beyond}
 
 

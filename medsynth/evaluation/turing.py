@@ -38,14 +38,10 @@ def page(real: NDArray[np.uint8], synthetic: NDArray[np.uint8], count: int, seed
     Raises:
         UserError: there are fewer pictures than asked for, or they differ in size.
     """
-    half = count // 2
     if real.shape[1:] != synthetic.shape[1:]:
         raise UserError(f"real pictures have {real.shape[1]} px on a side, synthetic ones {synthetic.shape[1]}")
-    if half < 1 or half > min(len(real), len(synthetic)):
-        raise UserError(
-            f"--turing {count} needs {max(half, 1)} pictures of each kind; there are {len(real)} real and "
-            f"{len(synthetic)} synthetic ones; ask for fewer"
-        )
+    check(count, len(real), len(synthetic))
+    half = count // 2
     shown = [
         *((image, 1) for image in real[_order(len(real), seed, "real")[:half]]),
         *((image, 0) for image in synthetic[_order(len(synthetic), seed, "synthetic")[:half]]),
@@ -66,6 +62,25 @@ def page(real: NDArray[np.uint8], synthetic: NDArray[np.uint8], count: int, seed
         sealed=base64.b64encode(json.dumps([sealed, keys]).encode()).decode(),
         run=f"{seeds.digest64(seed, 'turing', *(len(data) for data in encoded)):016x}",
     )
+
+
+def check(count: int, real: int, synthetic: int) -> None:
+    """Refuse a page of more pictures than there are.
+
+    Args:
+        count: pictures to show; half of them are real.
+        real: how many there are.
+        synthetic: how many there are.
+
+    Raises:
+        UserError: one line with the counts.
+    """
+    half = count // 2
+    if half < 1 or half > min(real, synthetic):
+        raise UserError(
+            f"--turing {count} needs {max(half, 1)} pictures of each kind; there are {real} real and "
+            f"{synthetic} synthetic ones; ask for fewer"
+        )
 
 
 def same_length(files: list[bytes]) -> list[bytes]:

@@ -9,11 +9,18 @@ from medsynth.corpus import evaluating
 from medsynth.corpus.evaluating import Order
 from medsynth.errors import CorpusError, UserError
 from medsynth.evaluation.encoder import Encoder
+from medsynth.skin import generator
+from medsynth.skin.generator import GeneratorSettings
+from medsynth.skin.model import SkinModel
 from tests import skin_model
 from tests.recipes.test_skin import make, run
 from tests.skin.photos import change_row, write_photos
 
 CONDITIONS = ("NEV", "BCC") * 9
+
+
+def silent(*_: object) -> None:
+    pass
 
 
 def order(folder: Path, **changes: object) -> Order:
@@ -32,9 +39,6 @@ def order(folder: Path, **changes: object) -> Order:
 
 
 def test_weights_are_judged_and_the_encoder_is_used_again(tmp_path: Path) -> None:
-    def silent(*_: object) -> None:
-        pass
-
     first = order(tmp_path)
     told = evaluating.evaluate(first, silent, silent)
     assert told == json.loads((tmp_path / "out" / evaluating.FIGURES).read_text())
@@ -54,9 +58,6 @@ def test_weights_are_judged_and_the_encoder_is_used_again(tmp_path: Path) -> Non
 
 
 def test_a_corpus_is_judged_with_its_weights_and_without(tmp_path: Path) -> None:
-    def silent(*_: object) -> None:
-        pass
-
     weights, corpus = skin_model.save(tmp_path), str(tmp_path / "corpus")
     make(Path(corpus), run(weights))
     told = evaluating.evaluate(order(tmp_path, corpus=corpus, weights=None, turing=None), silent, silent)
@@ -78,10 +79,44 @@ def test_a_corpus_is_judged_with_its_weights_and_without(tmp_path: Path) -> None
     assert again["tone"] == told["tone"]
 
 
-def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
-    def silent(*_: object) -> None:
-        pass
+def test_pictures_without_skin_are_told_of_in_a_report(tmp_path: Path) -> None:
+    skin = SkinModel.load(skin_model.save(tmp_path))
+    network = generator.build(GeneratorSettings(kind="unet", size=32, width=4, widest=8), len(skin.conditions))
+    grey = SkinModel(network, skin.conditions, skin.geometry, {})
+    for weight in network.parameters():
+        weight.zero_()
+    grey.save(str(tmp_path / "grey"))
+    given = order(tmp_path, weights=str(tmp_path / "grey"), turing=None)
+    told = evaluating.evaluate(given, silent, silent)
+    assert told["tone"]["measured"] == told["contrast"]["synthetic"]["measured"] == 0
+    page = (tmp_path / "out" / evaluating.REPORT).read_text()
+    assert "0 of 12 pictures could be measured" in page
+    assert "none of the 12 synthetic pictures could be measured" in page
 
+
+@pytest.mark.parametrize(("count", "turing"), [(12, 26), (60, 40)])
+def test_a_blinded_page_of_too_many_is_refused_before_anything_is_learnt(
+    tmp_path: Path, count: int, turing: int
+) -> None:
+    said: list[str] = []
+    with pytest.raises(UserError, match=f"--turing {turing} needs {turing // 2} pictures of each kind; there are 18"):
+        evaluating.evaluate(order(tmp_path, count=count, turing=turing), said.append, silent)
+    assert not said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_report_stands_whatever_becomes_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(evaluating.turing, "page", broken)
+    with pytest.raises(MemoryError):
+        evaluating.evaluate(order(tmp_path), silent, silent)
+    assert (tmp_path / "out" / evaluating.FIGURES).exists()
+    assert (tmp_path / "out" / evaluating.REPORT).exists()
+
+
+def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="corpus"):
         evaluating.evaluate(order(tmp_path, corpus=str(tmp_path)), silent, silent)
     (tmp_path / "bad").write_bytes(b"none")
