@@ -48,6 +48,14 @@ def evaluate(
         ("tone, Spearman", figure(told["tone"]["spearman"])),
         ("tone, error", figure(told["tone"]["median_error"])),
     ]
+    if told["tone_sweep"]:
+        swept, grown = told["tone_sweep"], told["growing"]
+        rows += [
+            ("tone sweep, Spearman of single pictures", figure(swept["spearman"])),
+            ("tone sweep, Spearman of the cells' medians", figure(swept["cells"]["spearman"])),
+            ("growing lesions, Spearman, median", figure(grown["spearman"]["median"])),
+            ("growing lesions, Spearman, least", figure(grown["spearman"]["least"])),
+        ]
     table("held-out patients", ["measure", "figure"], rows)
     for note in told["notes"]:
         say(note, "yellow")

@@ -23,7 +23,7 @@ from medsynth.skin.pairs import Pairs
 
 REPORT, FIGURES, ENCODER, TURING = "report.html", "evaluation.json", "encoder.safetensors", "turing.html"
 
-_FORMAT = "medsynth.evaluation/1"
+_FORMAT = "medsynth.evaluation/2"
 _HOLD_OUT = 0.25
 _EACH = 5
 

@@ -15,7 +15,8 @@ from medsynth.skin import tone
 from medsynth.skin.model import SkinModel
 
 SHOWN = 100
-_VARIED, _MOVED, _TONED = 8, 4, 4
+_VARIED, _MOVED = 8, 4
+_TONED, _TONED_SEEDS, _GROWN_SEEDS = 2, 4, 2
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,12 @@ def _side_by_side(synthetic: Pictures, material: Material, seed: int, sheets: li
 def _sweeps(
     model: SkinModel, material: Material, held: NDArray[np.float64], encoder: Encoder, seed: int, found: Judged
 ) -> None:
-    swept = conditioning.tone_sweep(model, _TONED, seed)
+    swept = conditioning.tone_sweep(model, _TONED, _TONED_SEEDS, seed)
     measured = pictures.measured(swept)
-    found.figures["tone_sweep"] = conditioning.tones(swept.asked, measured, swept.types)
+    found.figures["tone_sweep"] = conditioning.swept_tones(swept, measured)
     found.plots["tone_sweep"] = plots.tones(swept.asked, measured)
     found.figures["moved"] = conditioning.moved(model, _MOVED, seed)
-    rows, told = conditioning.growing(model, seed)
+    rows, told = conditioning.growing(model, _GROWN_SEEDS, seed)
     found.figures["growing"] = told
     found.plots["growing"] = plots.sizes(told["asked"], told["changed"])
     same = conditioning.of_one_map(model, _VARIED, seed)
@@ -172,8 +173,8 @@ def _sweeps(
     names = ", ".join(model.conditions)
     _add(found, "One lesion over six skin types", f"Types I to VI from left to right; rows: {names}. "
          "In a row nothing differs but the skin asked for.", conditioning.six_types(model, seed))  # fmt: skip
-    _add(found, "One map over growing lesions", f"The lesion's box takes 1 to 40 % of the picture; rows: {names}. "
-         "In a row nothing differs but the size asked for.", rows)  # fmt: skip
+    _add(found, "One map over growing lesions", "The lesion's box takes 1 to 40 % of the picture, on skin of "
+         f"type III; rows: {names}. In a row nothing differs but the size asked for.", rows)  # fmt: skip
     _add(found, "Pictures of one map", f"Each row: one map, eight seeds; rows: {names}.",
          [list(same.images[first : first + _VARIED]) for first in range(0, len(same), _VARIED)])  # fmt: skip
 

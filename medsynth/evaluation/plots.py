@@ -24,10 +24,11 @@ def tones(asked: NDArray[np.float64], measured: NDArray[np.float64]) -> str:
     return inline(figure)
 
 
-def sizes(asked: Sequence[float], changed: Mapping[str, Sequence[float]]) -> str:
-    """Asked against changed shares of the picture, a line a condition."""
+def sizes(asked: Sequence[float], changed: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> str:
+    """Asked against changed shares of the picture, a line a condition: the median over its types and seeds."""
     figure, axes = _axes("asked share of the picture", "changed share of the picture")
-    for place, (name, values) in enumerate(changed.items()):
+    for place, (name, types) in enumerate(changed.items()):
+        values = np.median([shares for of_seeds in types.values() for shares in of_seeds], axis=0)
         axes.plot(asked, values, color=ACCENT, linewidth=1.2, marker="osD^vP*X<>"[place % 10], markersize=4, label=name)
     axes.plot(asked, asked, color=INK, linewidth=0.8, linestyle="--")
     axes.legend(frameon=False, labelcolor=INK, fontsize=8)

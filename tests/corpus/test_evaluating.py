@@ -47,6 +47,8 @@ def test_weights_are_judged_and_the_encoder_is_used_again(tmp_path: Path) -> Non
     assert told["fidelity"]["whole"]["too_few"]
     assert "whether the held-out patients are new to them is not known" in told["notes"][0]
     page = (tmp_path / "out" / evaluating.REPORT).read_text()
+    for text in ("of 4 seeds", "of the 12 cells", "24 lesions grown", "changed / asked, median"):
+        assert text in page
     for title in ("One lesion over six skin types", "One map over growing lesions", "12 synthetic pictures"):
         assert title in page
     assert "http" not in page.replace("http://www.w3.org", "")

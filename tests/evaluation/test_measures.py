@@ -1,5 +1,7 @@
 """What is measured of pictures: whether they show what was asked for, vary, and are no copies."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +63,79 @@ def test_a_lesion_stands_out_and_plain_skin_does_not() -> None:
     assert conditioning.contrasts(made([50.0, 20.0], lesion=False)).max() < 2
 
 
-def test_sweeps_of_a_model(model: SkinModel) -> None:
-    swept = conditioning.tone_sweep(model, 2, 0)
-    assert len(swept) == 2 * 6 * 2
+def test_a_sweep_has_several_seeds_and_every_cell_a_tone_of_its_own(model: SkinModel) -> None:
+    swept = conditioning.tone_sweep(model, 2, 3, 0)
+    assert len(swept) == 2 * 6 * 2 * 3
     assert (tone.fitzpatrick(swept.asked) == swept.types).all()
-    rows, told = conditioning.growing(model, 0)
+    assert sorted(set(swept.groups)) == ["0", "1", "2"]
+    assert len(set(swept.boxes)) > 18
+    ends = []
+    for kind in range(1, 7):
+        for name in skin_model.NAMES:
+            cell = swept.asked[(swept.types == kind) & (np.array(swept.conditions) == name)]
+            assert len(cell) == 6
+            ends.append((cell.min(), cell.max()))
+    ends.sort()
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(ends)), "no two cells overlap"
+    told = conditioning.swept_tones(swept, swept.asked)
+    assert told["spearman"] == told["cells"]["spearman"] == pytest.approx(1)
+    assert told["cells"]["count"] == told["cells"]["measured"] == 12
+
+
+def test_a_sweep_tells_of_single_pictures_of_seeds_and_of_cells() -> None:
+    random = np.random.default_rng(0)
+    angles = np.tile(np.repeat(np.linspace(-50.0, 60.0, 12), 8), 2)
+    given = made(angles.tolist(), size=32)
+    groups = ("a",) * 96 + ("b",) * 96
+    swept = replace(given, conditions=tuple(map(str, angles)), groups=groups)
+    # The second seed's pictures are measured far worse than the first's.
+    measured = angles + random.normal(0, 1, 192) * np.repeat([1.0, 12.0], 96)
+    told = conditioning.swept_tones(swept, measured)
+    alone = [conditioning.tones(angles[:96], part, given.types[:96]) for part in (measured[:96], measured[96:])]
+    assert told["seeds"]["count"] == 2
+    assert told["seeds"]["spearman"] == [alone[1]["spearman"], alone[0]["spearman"]]
+    assert told["seeds"]["median_error"] == [alone[0]["median_error"], alone[1]["median_error"]]
+    assert alone[1]["spearman"] < told["spearman"] < told["cells"]["spearman"]
+    assert told["cells"]["median_error"] < told["median_error"]
+    measured[angles == angles[0]] = np.nan
+    told = conditioning.swept_tones(swept, measured)
+    assert (told["cells"]["count"], told["cells"]["measured"]) == (12, 11)
+    none = conditioning.swept_tones(swept, np.full(192, np.nan))
+    assert none["cells"]["spearman"] is none["seeds"]["spearman"] is None
+
+
+def test_a_lesion_is_grown_on_the_skin_of_every_type(model: SkinModel) -> None:
+    rows, told = conditioning.growing(model, 2, 0)
     assert [len(row) for row in rows] == [conditioning.SIZES] * 2
     assert told["asked"] == sorted(told["asked"])
-    assert set(told["spearman"]) == set(skin_model.NAMES)
+    assert told["lesions"] == 2 * 6 * 2
+    for name in skin_model.NAMES:
+        assert set(told["changed"][name]) == set(tone.TYPES)
+        assert np.shape(list(told["changed"][name].values())) == (6, 2, conditioning.SIZES)
+        assert told["conditions"][name]["spearman"]["least"] <= told["conditions"][name]["spearman"]["median"]
+    assert told == conditioning.growing(model, 2, 0)[1], "the seed decides"
+
+
+def test_a_rank_that_falls_on_one_type_and_an_area_that_is_too_small_are_told() -> None:
+    asked = [0.1, 0.2, 0.4]
+    half, same = [0.05, 0.1, 0.2], [0.3, 0.3, 0.3]
+    changed = {
+        "MEL": {"III": [half, half], "V": [half, [0.05, 0.2, 0.01]]},
+        "NEV": {"III": [asked, asked], "V": [asked, same]},
+    }
+    told = conditioning.followed(asked, changed)
+    mel, nev = (told["conditions"][name] for name in ("MEL", "NEV"))
+    assert mel["spearman"] == {"median": pytest.approx(1), "least": pytest.approx(-0.5), "type": "V"}
+    assert mel["ratio"] == {"median": 0.5, "worst": pytest.approx(0.025), "type": "V", "asked": 0.4}
+    assert nev["spearman"]["least"] == 0, "what never changes follows nothing"
+    assert nev["ratio"] == {"median": 1, "worst": pytest.approx(3), "type": "V", "asked": 0.1}
+    assert (told["spearman"]["least"], told["spearman"]["type"]) == (pytest.approx(-0.5), "V")
+    assert told["ratio"]["worst"] == mel["ratio"]["worst"]
+    none = conditioning.followed(asked, {"MEL": {"VI": [[0.0] * 3]}})
+    assert none["ratio"] == {"median": 0, "worst": 0, "type": "VI", "asked": 0.1}
+
+
+def test_what_changes_when_the_box_is_moved(model: SkinModel) -> None:
     moved = conditioning.moved(model, 2, 0)
     assert moved["inside"] > moved["outside"] > 0
     assert moved == conditioning.moved(model, 2, 0), "the seed decides"
