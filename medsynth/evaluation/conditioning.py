@@ -175,7 +175,7 @@ def growing(model: SkinModel, turns: int, seed: int) -> tuple[list[list[NDArray[
     Args:
         model: what draws.
         turns: seeds.
-        seed: what those follow from: they decide on the noise, which all sizes and types share.
+        seed: the first of them, the others following it: of the noise, which all sizes and types share.
 
     Returns:
         The pictures of type III with the first seed, a row a condition; and what :func:`followed` tells of the
@@ -192,7 +192,7 @@ def growing(model: SkinModel, turns: int, seed: int) -> tuple[list[list[NDArray[
             requests = [_request(model, condition, centre, box) for box in (least, *boxes)]
             shares = changed[condition][name] = []
             for turn in range(turns):
-                own = seeds.digest64(seed, "growing", condition, turn) >> 1
+                own = seeds.digest64(seed + turn, "growing", condition) >> 1
                 first, *drawn = (one.image for one in model.draw(requests, [own] * len(requests)))
                 shares.append([float((difference(first, image) > _SEEN).mean()) for image in drawn])
                 if (name, turn) == (_SHOWN, 0):
