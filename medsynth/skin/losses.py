@@ -18,9 +18,11 @@ _SHADES = 16
 
 
 class LossSettings(Settings):
-    """The weight of each term; 0 leaves it out."""
+    """The weight of each term; 0 leaves it out. Where no source is named, weight and term are ours."""
 
     kind: Kind = "hinge"
+    judge: float = Field(default=0.5, gt=0)
+    """Of the discriminator's own loss: half, as in pix2pix (Isola et al. 2017, section 3.3)."""
     adversarial: float = Field(default=1.0, ge=0)
     min_patch: float = Field(default=0.2, ge=0)
     """The worst patch counts once more."""
@@ -35,6 +37,8 @@ class LossSettings(Settings):
     """How strong the detail is at each scale and place."""
     tone: float = Field(default=10.0, ge=0)
     """The skin's mean colour, and how far its shades lie apart."""
+    tone_spread: float = Field(default=1.0, ge=0)
+    """The second of these two counts so many times as much as the first."""
     look: float = Field(default=0.02, ge=0)
     """Divergence of the looks read from photos from those that are drawn."""
 
@@ -74,7 +78,11 @@ def _missed(scores: Tensor, kind: Kind) -> Tensor:
 
 
 def l1(drawn: Tensor, photos: Tensor, pool: int) -> Tensor:
-    """Mean distance of pixels, or of the means of squares of ``pool`` pixels."""
+    """Mean distance of pixels, or of the means of squares of ``pool`` pixels.
+
+    Source:
+        Isola et al. 2017, section 3.1, for pixels. The squares are ours: they let grain lie where it likes.
+    """
     return (_pooled(drawn, pool) - _pooled(photos, pool)).abs().mean()
 
 
@@ -86,6 +94,9 @@ def lesion_l1(drawn: Tensor, photos: Tensor, masks: Tensor, pool: int) -> Tensor
         photos: as ``drawn``.
         masks: (N, 1, S, S).
         pool: as in :func:`l1`.
+
+    Source:
+        DermGAN names a loss inside the lesion's box; that each picture's counts alike is our reading.
     """
     weights = _pooled(masks, pool)
     apart = (_pooled(drawn, pool) - _pooled(photos, pool)).abs().mean(dim=1, keepdim=True)
@@ -96,7 +107,7 @@ def feature_matching(drawn: Sequence[Tensor], photos: Sequence[Tensor]) -> Tenso
     """Mean distance of the discriminator's answers, layer by layer.
 
     Source:
-        Wang et al. 2018, section 3.3.
+        Wang et al., "High-resolution image synthesis ... with conditional GANs" (pix2pixHD), CVPR 2018, section 3.2.
     """
     apart = [(one - other.detach()).abs().mean() for one, other in zip(drawn, photos, strict=True)]
     return torch.stack(apart).mean()
@@ -145,7 +156,7 @@ def texture(drawn: Tensor, photos: Tensor, cells: int = 4) -> Tensor:
     return total / levels
 
 
-def tone(drawn: Tensor, photos: Tensor, masks: Tensor) -> Tensor:
+def tone(drawn: Tensor, photos: Tensor, masks: Tensor, spread: float = 1.0) -> Tensor:
     """Distance of the skin's mean colours, and of the spread of its shades.
 
     For pictures that are drawn from a look of chance, too: where a shade lies is theirs to choose, how dark
@@ -155,20 +166,21 @@ def tone(drawn: Tensor, photos: Tensor, masks: Tensor) -> Tensor:
         drawn: (N, 3, S, S).
         photos: as ``drawn``.
         masks: (N, 1, S, S), 1 in the lesion's place, which does not count.
+        spread: how many times as much as the mean the spread counts.
+
+    Source:
+        None: the term is ours.
     """
     pool = max(1, drawn.shape[2] // _SHADES)
     weights = functional.avg_pool2d(1 - masks, pool)
     weights = weights / weights.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
-    apart = drawn.new_zeros(())
     told = []
     for image in (drawn, photos):
         shades = functional.avg_pool2d(image, pool)
         mean = (shades * weights).sum(dim=(2, 3), keepdim=True)
-        spread = (((shades - mean) ** 2 * weights).sum(dim=(2, 3), keepdim=True) + 1e-6).sqrt()
-        told.append((mean, spread))
-    for one, other in zip(*told, strict=True):
-        apart = apart + (one - other).abs().mean()
-    return apart
+        told.append((mean, (((shades - mean) ** 2 * weights).sum(dim=(2, 3), keepdim=True) + 1e-6).sqrt()))
+    means, spreads = ((one - other).abs().mean() for one, other in zip(*told, strict=True))
+    return means + spread * spreads
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -42,7 +42,9 @@ class LearningSettings(PaceSettings):
     judging_rate: float = Field(default=1e-3, gt=0, le=1)
     """Of the discriminator. Higher than the generator's, as Heusel et al. 2017 (section 2) found to settle better."""
     momentum: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's first decay; the second is 0.99."""
+    """Adam's first decay."""
+    second_momentum: float = Field(default=0.99, ge=0, lt=1)
+    """Adam's second decay: that of Karras et al. 2018 ("Progressive growing of GANs", appendix A.1)."""
     constant: float = Field(default=0.5, ge=0, le=1)
     """Share of the steps before the learning rates begin to fall to nothing."""
     ema: float = Field(default=0.998, ge=0, lt=1)
@@ -98,7 +100,7 @@ class Trainer:
             "draw": drawing,
             "judge": {f"judge.{name}": value for name, value in self.judge.named_parameters()},
         }
-        betas = (settings.momentum, 0.99)
+        betas = (settings.momentum, settings.second_momentum)
         gpu = device.type == "cuda"
         self._optimizers = {
             name: torch.optim.Adam(
@@ -158,7 +160,7 @@ class Trainer:
         real_features = [answer.detach().chunk(2)[0] for answer in features]
         judged = losses.judged(real_scores, True, own.kind) + losses.judged(fake_scores, False, own.kind)
         sure = torch.stack([score.detach().float().sign().mean() for score in real_scores]).mean()
-        yield [*self._gradients("judge", 0.5 * judged), sure]
+        yield [*self._gradients("judge", own.judge * judged), sure]
         self._optimizers["judge"].step()
         self._follow(sure)
         self.judge.requires_grad_(False)
@@ -207,7 +209,7 @@ class Trainer:
             ),
             "features": (own.feature_matching, lambda: match(*features)),
             "texture": (own.texture, lambda: losses.texture(drawn, photos)),
-            "tone": (own.tone, lambda: losses.tone(drawn, photos, masks)),
+            "tone": (own.tone, lambda: losses.tone(drawn, photos, masks, own.tone_spread)),
         }
         if spread is not None:
             kept["look"] = (own.look, lambda: losses.divergence(*spread))

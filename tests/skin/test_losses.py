@@ -66,7 +66,11 @@ def test_tone_sees_the_skins_mean_and_spread_and_not_the_lesion() -> None:
     assert float(losses.tone(photo + 5 * mask, photo, mask)) == pytest.approx(0, abs=1e-5)
     assert float(losses.tone(photo + 0.5, photo, mask)) == pytest.approx(0.5, abs=1e-4)
     assert float(losses.tone(photo.flip(3), photo, mask.maximum(mask.flip(3)))) == pytest.approx(0, abs=1e-5)
-    assert float(losses.tone(3 * photo, photo, mask)) > 0.1
+    spread = float(losses.tone(3 * photo, photo, mask)) - float(losses.tone(3 * photo, photo, mask, 0.0))
+    assert spread > 0.1
+    assert float(losses.tone(3 * photo, photo, mask, 3.0)) == pytest.approx(
+        float(losses.tone(3 * photo, photo, mask, 0.0)) + 3 * spread, rel=1e-4
+    )
 
 
 def test_divergence_is_that_of_normal_distributions() -> None:

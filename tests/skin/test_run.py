@@ -180,6 +180,8 @@ def test_every_preset_can_be_on_every_machine() -> None:
             assert found.generator.size == (32 if preset == "smoke" else 128 if machine == "cpu" else 256)
     paper = run.settings("paper", "gpu", None, {})
     assert (paper.generator.kind, paper.losses.kind, paper.losses.pool, paper.augmented) == ("unet", "vanilla", 1, 0)
+    assert (paper.momentum, paper.second_momentum, paper.losses.judge) == (0.5, 0.999, 0.5), "pix2pix's"
+    assert run.settings("plus", "gpu", None, {}).second_momentum == 0.99, "as the shipped weights were learnt"
     sized = {"generator": {"size": 256}, "samples": {"size": 256}}
     assert (
         run.settings("plus", "cpu", None, sized).generator.width
@@ -193,6 +195,13 @@ def test_flags_replace_the_file_which_replaces_the_preset(tmp_path: Path) -> Non
     found = run.settings("smoke", "cpu", str(file), {"batch": 5})
     assert (found.steps, found.batch, found.losses.l1) == (77, 5, 9)
     assert found.log_every == PRESETS["smoke"]["log_every"]
+
+
+def test_the_settings_of_the_shipped_weights_are_those_of_plus_for_one_gpu() -> None:
+    text = (Path(run.__file__).parents[1] / "weights" / "skin.md").read_text()
+    card = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
+    usual = run.settings("plus", "gpu", None, {"validate_every": 700})
+    assert TrainSettings(**card).deciding() == usual.deciding()
 
 
 @pytest.mark.parametrize(

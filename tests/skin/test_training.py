@@ -180,6 +180,37 @@ def test_what_was_kept_for_drawing_is_made_anew_after_a_step(settings: LearningS
             assert not torch.equal(network(asked, chance), first)
 
 
+def moments(settings: LearningSettings) -> dict[str, float]:
+    """How large Adam's two moments of the discriminator and of the rest are after a step."""
+    learning = trainer(settings)
+    learning.step(BATCHES[0])
+    found: dict[str, float] = {}
+    for name, value in learning.state().items():
+        if name.startswith("adam.") and not name.endswith(".step"):
+            key = f"{name.split('.')[1]}.{name.rpartition('.')[2]}"
+            found[key] = found.get(key, 0.0) + float(value.double().abs().sum())
+    return found
+
+
+def test_the_judges_weight_and_the_second_decay_are_settings() -> None:
+    usual = moments(PAPER)
+    whole = moments(PAPER.model_copy(update={"losses": PAPER.losses.model_copy(update={"judge": 1.0})}))
+    assert whole["judge.exp_avg"] == pytest.approx(2 * usual["judge.exp_avg"], rel=1e-4)
+    assert whole["weights.exp_avg"] == pytest.approx(usual["weights.exp_avg"], rel=0.05)
+    slow = moments(PAPER.model_copy(update={"second_momentum": 0.999}))
+    assert slow["judge.exp_avg"] == usual["judge.exp_avg"]
+    assert slow["judge.exp_avg_sq"] == pytest.approx(0.1 * usual["judge.exp_avg_sq"], rel=1e-4)
+
+
+def test_both_parts_of_the_tone_have_a_weight() -> None:
+    told = [
+        float(trainer(PLUS.model_copy(update={"losses": PLUS.losses.model_copy(update=own)})).step(BATCHES[0])["tone"])
+        for own in ({}, {"tone_spread": 0.0}, {"tone_spread": 2.0})
+    ]
+    assert told[1] < told[0] < told[2]
+    assert told[0] - told[1] == pytest.approx(told[2] - told[0], rel=1e-3)
+
+
 def test_learning_rates_fall_at_the_end() -> None:
     learning = trainer(PLUS)
     assert learning.rates() == {"learning_rate": 5e-4, "judging_rate": 1e-3}
