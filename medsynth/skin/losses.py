@@ -180,7 +180,8 @@ def tone(drawn: Tensor, photos: Tensor, masks: Tensor, spread: float = 1.0) -> T
         mean = (shades * weights).sum(dim=(2, 3), keepdim=True)
         told.append((mean, (((shades - mean) ** 2 * weights).sum(dim=(2, 3), keepdim=True) + 1e-6).sqrt()))
     means, spreads = ((one - other).abs().mean() for one, other in zip(*told, strict=True))
-    return means + spread * spreads
+    total: Tensor = means + spread * spreads
+    return total
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
