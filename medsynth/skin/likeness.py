@@ -3,6 +3,9 @@
 A picture is looked at lesion upon lesion: what lies about the box, brought to 16×16 pixels of CIELAB and freed
 of its mean and its spread, so that neither place, size, tone nor contrast hide a copy. Training turns and
 mirrors photos; so does the comparison.
+
+Such a description is a thumbnail of the lesion, on which it can be made out. So none of the training photos' is shipped
+with the weights, and copies are looked for where somebody who has the photos names them.
 """
 
 import hashlib
@@ -24,7 +27,7 @@ _AROUND = 1.5  # of the box's longer side: some skin belongs to what is recognis
 
 @dataclass(frozen=True)
 class Known:
-    """Small descriptions of real photos: 768 bytes each."""
+    """Small descriptions of real photos: 768 bytes each, to be guarded as the photos are."""
 
     descriptors: NDArray[np.int8]
     """(N, 768)."""

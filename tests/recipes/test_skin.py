@@ -26,9 +26,11 @@ from medsynth.recipes.preparation import Prepared
 from medsynth.recipes.skin import Skin, SkinSettings
 from medsynth.recipes.work import Job, make_and_commit
 from medsynth.seeds import sample_seed
-from medsynth.skin import tone
+from medsynth.skin import likeness, tone
+from medsynth.skin.likeness import Known
+from medsynth.skin.model import Request, SkinModel
 from medsynth.skin.quality import Thresholds
-from medsynth.skin.semantic_map import MapError
+from medsynth.skin.semantic_map import Box, MapError
 from medsynth.spec import parse
 from medsynth.verify import verify
 from tests import skin_model
@@ -242,6 +244,31 @@ class TestRejects:
         table.write_text("image,condition,patient_id,x0,y0,x1,y1\nphoto.png,BCC,P1,0,0,99,9\n")
         with pytest.raises(MapError, match="not inside the picture"):
             build(skin_model.spec(weights, section))
+
+    def test_what_an_audit_would_flag_is_refused_by_default(self, weights: str, tmp_path: Path) -> None:
+        balance = {"axes": {"fitzpatrick": ["I"]}, "total": 1}
+        wanted = Sample(0, 77, {"fitzpatrick": "I"}, None)
+        (row,) = (one.parameters for one in outputs(build(skin_model.spec(weights, balance=balance)), [wanted]))
+        box = Box(*row["lesion_box"])
+        request = Request(row["condition"], 1, tuple(row["skin_rgb"]), box)
+        picture = SkinModel.load(weights).draw([request], [wanted.seed])[0].image
+        noise = np.random.default_rng(0).normal(0, 1, picture.shape)
+        # No copy of it, but as like as no more than 1 % of strangers' photos are.
+        likes = {}
+        for strength in range(1, 100):
+            other = (picture + strength * noise).round().clip(0, 255).astype(np.uint8)
+            likes[Known(likeness.describe(other, box)[None]).nearest(picture, box)[0]] = other
+        near = min((value for value in likes if value > 0.877), default=1.0)
+        assert near < 0.94
+        Image.fromarray(likes[near]).save(tmp_path / "photo.png")
+        table = tmp_path / "photos.csv"
+        corners = f"{box.x0},{box.y0},{box.x1},{box.y1}"
+        table.write_text(f"image,condition,patient_id,x0,y0,x1,y1\nphoto.png,BCC,P1,{corners}\n")
+        section = {"real": str(table), "reject": {**skin_model.OFF, "likeness": Thresholds().likeness}}
+        guarded = build(skin_model.spec(weights, section, balance=balance))
+        first, *_ = guarded.make([wanted], Stopwatch())
+        assert isinstance(first, Refusal)
+        assert first.why.reason == Reason.COPY
 
 
 def test_top_up_counts_a_table_of_photos(weights: str, tmp_path: Path) -> None:
