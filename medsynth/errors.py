@@ -75,6 +75,7 @@ class Reason(StrEnum):
     SATURATED = "saturated"
     TONE = "tone_not_as_asked"
     NO_LESION = "no_lesion"
+    PATTERN = "pattern_of_no_skin"
     COPY = "copy_of_a_real_photo"
 
 

@@ -48,6 +48,16 @@ def half_white() -> NDArray[np.uint8]:
     return shown
 
 
+def scribbled(share: float = 0.02) -> NDArray[np.uint8]:
+    """Worms of purple and white over some of the skin below the box."""
+    shown = picture()
+    rows = round(share * 128)
+    y, x = np.mgrid[:rows, :128]
+    worms = np.where(((x // 3 + y // 3) % 2 == 0)[..., None], (110, 70, 160), (240, 230, 240))
+    shown[124 - rows : 124] = worms
+    return shown
+
+
 def green() -> NDArray[np.uint8]:
     return np.full((128, 128, 3), (0, 200, 0), dtype=np.uint8)
 
@@ -59,6 +69,7 @@ def green() -> NDArray[np.uint8]:
         (half_white(), 30.0, Reason.SATURATED, "30% of its pixels are white or black, over 20%"),
         (picture(), -10.0, Reason.TONE, "asked for -10.0: more than 10 apart"),
         (picture(spot=1.0), 30.0, Reason.NO_LESION, "stands out from the skin by 0."),
+        (scribbled(), 30.0, Reason.PATTERN, "of what lies outside of the box is a purple pattern, over 0.4%"),
         (green(), 30.0, Reason.NO_SKIN, "nothing outside the lesion"),
     ],
 )
@@ -70,11 +81,25 @@ def test_what_was_not_asked_for_is_refused(shown: NDArray[np.uint8], asked: floa
 
 
 def test_a_rule_that_is_off_refuses_nothing() -> None:
-    off = Thresholds(ita_deg=None, spread=None, saturated=None, change=None)
-    for shown in (flat(), half_white(), picture(spot=1.0)):
+    off = Thresholds(ita_deg=None, spread=None, saturated=None, change=None, pattern=None)
+    for shown in (flat(), half_white(), picture(spot=1.0), scribbled()):
         quality.judge(shown, BOX, -60.0, off)
 
 
 def test_a_box_that_fills_the_picture_can_be_judged() -> None:
     assert np.isfinite(quality.measure(picture(), Box(0, 0, 128, 128)).change)
     assert np.isfinite(quality.measure(picture(), Box(60, 60, 61, 61)).change)
+    assert quality.pattern(scribbled(), Box(0, 0, 128, 128)) == 0
+
+
+def test_a_pattern_is_seen_outside_of_the_box_alone_and_at_any_size() -> None:
+    shown = scribbled(0.2)
+    share = quality.pattern(shown, BOX)
+    assert 0.1 < share < 0.3
+    assert quality.pattern(shown, Box(0, 90, 128, 128)) == 0
+    assert quality.pattern(picture(), BOX) == 0
+    twice = np.repeat(np.repeat(shown, 2, axis=0), 2, axis=1)
+    assert quality.pattern(twice, Box(80, 96, 160, 168)) == share
+    plain = picture()
+    plain[100:124] = (110, 70, 160)
+    assert quality.pattern(plain, BOX) < 0.04, "purple without detail, but for its border"
