@@ -8,14 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+from scipy import ndimage
 
 from medsynth import draws
 from medsynth.errors import Reason, Rejected, UserError
 from medsynth.skin import tone
 
 _LOOKED_AT = 128  # px: hair is thinner than a pixel of a photo so reduced, or nearly
-_NEAR = 14.0  # CIELAB units: skin's own spread, mottling and soft shadow, about its usual colour
 _CELL = 4.0
+_BLUR = (12.0, 6.0, 6.0)  # what one patch of skin spreads over, and an even cloth does not
+_REACHES = (20.0, 20.0, 20.0, 14.0)  # skin's own spread, mottling and soft shadow, about its usual colour
+_LIGHT = 81.0  # L* + 16 of usual skin, where steps in these axes are steps in CIELAB
+_ABOUT = 0.1  # of the picture: clothes, ground and shadows lie further off than skin
 
 
 class MapError(UserError):
@@ -148,8 +152,10 @@ def skin_colour(photo: NDArray[np.uint8], region: Region | None) -> NDArray[np.f
     """The usual colour of the skin about a lesion.
 
     Not the mean, which hair, ink, clothes and shadows pull: of all pixels outside the lesion that skin could
-    have, the densest place in CIELAB is sought, the near ones of the lesion counting more, and the answer is
-    the weighted median of what lies about it.
+    have, the place with most of them about it is sought, the near ones of the lesion counting more, and the answer
+    is the weighted median of what lies there. "About it" is as wide as skin is uneven: at the finest, an even cloth
+    would be densest. And it is told in the logarithm of lightness, and in chroma over lightness, in which a shadow
+    moves skin to another place as wide as before; in CIELAB it draws it together.
 
     Args:
         photo: (H, W, 3) sRGB.
@@ -162,8 +168,9 @@ def skin_colour(photo: NDArray[np.uint8], region: Region | None) -> NDArray[np.f
         Rejected: next to nothing of the picture can be skin.
 
     Source:
-        The mode as a robust estimate of location: Parzen 1962; the gate's limits in hue, chroma and lightness
-        are our assumption, wide enough for every type and for warm and cold light.
+        The mode as a robust estimate of location: Parzen 1962. The axes follow from CIE 15, 8.2.1: light times k
+        makes L* + 16, a* and b* k^(1/3) times as large. The gate's limits in hue, chroma and lightness are our
+        assumption, wide enough for every type and for warm and cold light.
     """
     pixels, outside, weights = _reduced(photo, region)
     lab = tone.to_lab(pixels)
@@ -171,13 +178,21 @@ def skin_colour(photo: NDArray[np.uint8], region: Region | None) -> NDArray[np.f
     if gate.sum() < 0.01 * gate.size:
         raise Rejected(Reason.NO_SKIN, "nothing outside the lesion has a colour of skin")
     colours, weights = lab[gate], weights[gate]
-    centre = _mode(colours, weights)
-    for reach in (_NEAR, _NEAR, _NEAR / 1.5, _NEAR / 1.5):
-        near = np.linalg.norm(colours - centre, axis=1) < reach
-        if not near.any():
+    shaded = _shaded(colours)
+    centre = _mode(shaded, weights)
+    near = np.ones(len(colours), dtype=bool)
+    for reach in _REACHES:
+        close = np.linalg.norm(shaded - centre, axis=1) < reach
+        if not close.any():
             break
-        centre = _median(colours[near], weights[near])
-    return np.round(centre, tone.DIGITS)
+        near = close
+        centre = _median(shaded[near], weights[near])
+    return np.round(_median(colours[near], weights[near]), tone.DIGITS)
+
+
+def _shaded(lab: NDArray[np.float64]) -> NDArray[np.float64]:
+    light = (lab[:, :1] + 16) / _LIGHT
+    return np.round(np.concatenate([_LIGHT * np.log(light), lab[:, 1:] / light], axis=1), tone.DIGITS)
 
 
 def can_be_skin(lab: ArrayLike) -> NDArray[np.bool_]:
@@ -214,16 +229,15 @@ def _reduced(
     beside = np.maximum(0, np.maximum(columns[0] / width - x / size[0], x / size[0] - (columns[-1] + 1) / width))
     above = np.maximum(0, np.maximum(rows[0] / height - y / size[1], y / size[1] - (rows[-1] + 1) / height))
     outside = ~inside if not inside.all() else np.ones(shape, dtype=bool)
-    return pixels, outside, np.exp(-np.hypot(beside, above) / 0.25)
+    return pixels, outside, np.exp(-np.hypot(beside, above) / _ABOUT)
 
 
 def _mode(colours: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     cells = np.floor(colours / _CELL).astype(np.int64)
-    low = cells.min(axis=0) - 1
-    counts = np.zeros(cells.max(axis=0) - low + 2)
+    low = cells.min(axis=0)
+    counts = np.zeros(cells.max(axis=0) - low + 1)
     np.add.at(counts, tuple((cells - low).T), weights)
-    for axis in range(3):
-        counts = np.roll(counts, 1, axis) + 2 * counts + np.roll(counts, -1, axis)
+    counts = ndimage.gaussian_filter(counts, [blur / _CELL for blur in _BLUR], mode="constant")
     place = np.unravel_index(int(counts.argmax()), counts.shape)
     found: NDArray[np.float64] = (np.array(place) + low + 0.5) * _CELL
     return found

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from medsynth import images
 from medsynth.errors import Rejected
@@ -26,8 +27,18 @@ def skin(angle: float, seed: int, side: int = 160) -> np.ndarray:
     return tone.to_rgb(lab)
 
 
+CLOTHS = {
+    "blue cloth": (30, 90, 160),
+    "red cloth": (150, 40, 50),
+    "brown cloth": (110, 75, 50),
+    "beige cloth": (200, 180, 150),
+    "pink cloth": (220, 150, 160),
+}
+"""All but the first of colours that skin can have."""
+
+
 @pytest.mark.parametrize("angle", [62, 45, 30, 15, -10, -45])
-@pytest.mark.parametrize("what", ["nothing", "hair", "ink", "cloth", "shadow", "ground"])
+@pytest.mark.parametrize("what", ["nothing", "hair", "ink", *CLOTHS, "shadow", "deep shadow", "soft shadow", "ground"])
 def test_what_is_not_skin_does_not_pull_its_colour(angle: float, what: str) -> None:
     photo = skin(angle, 1)
     generator = np.random.default_rng(2)
@@ -38,15 +49,57 @@ def test_what_is_not_skin_does_not_pull_its_colour(angle: float, what: str) -> N
     elif what == "ink":
         y, x = np.mgrid[:160, :160]
         photo[abs(np.hypot(y - 82, x - 85) - 45) < 4] = (60, 50, 140)
-    elif what == "cloth":
-        photo[:, :48] = (30, 90, 160)
+    elif what in CLOTHS:
+        weave = generator.normal(0, 10, (160, 48, 3)) + generator.normal(0, 8, (160, 48, 1))
+        photo[:, :48] = np.clip(CLOTHS[what] + weave, 0, 255)
     elif what == "shadow":
         photo[110:, :] = (photo[110:, :] * 0.45).astype(np.uint8)
+    elif what == "deep shadow":
+        photo[100:, :] = np.rint(tone.coded(0.3 * tone.linear(photo[100:, :])))
+    elif what == "soft shadow":
+        through = 1 / (1 + np.exp((np.arange(160) - 112) / 6))
+        photo = np.rint(tone.coded(tone.linear(photo) * (0.4 + 0.6 * through[:, None, None]))).astype(np.uint8)
     elif what == "ground":
         photo[:40] = 250
     found = semantic_map.skin_colour(photo, BOX)
     assert np.linalg.norm(found - tone.skin_of(angle)) < 4
     assert float(tone.ita(found)) == pytest.approx(angle, abs=6)
+
+
+def beside(photo: NDArray[np.uint8], box: Box, share: float) -> slice | None:
+    """Columns at a photo's edge, on the side away from its lesion; None where the lesion reaches in there."""
+    width = photo.shape[1]
+    columns = int(width * share)
+    if box.x0 >= width - box.x1:
+        return slice(0, columns) if columns <= box.x0 else None
+    return slice(width - columns, width) if width - columns >= box.x1 else None
+
+
+def test_neither_cloth_nor_shadow_pulls_the_colour_of_real_skin(shared_data: Path) -> None:
+    generator = np.random.default_rng(0)
+    moves: dict[str, list[float]] = {"shadow": [], **{cloth: [] for cloth in CLOTHS}}
+    with open(shared_data / "skin/photos.csv") as file:
+        rows = list(csv.DictReader(file))[::13]
+    for row in rows:
+        photo = images.decode((shared_data / "skin" / row["image"]).read_bytes())
+        box = Box(*(int(row[corner]) for corner in ("x0", "y0", "x1", "y1")))
+        columns = beside(photo, box, 0.25)
+        if columns is None:
+            continue
+        angle = float(tone.ita(semantic_map.skin_colour(photo, box)))
+        for what, found in moves.items():
+            changed = photo.copy()
+            part = photo[:, columns]
+            if what == "shadow":
+                changed[:, columns] = np.rint(tone.coded(0.4 * tone.linear(part)))
+            else:
+                weave = generator.normal(0, 10, part.shape) + generator.normal(0, 8, (*part.shape[:2], 1))
+                changed[:, columns] = np.clip(CLOTHS[what] + weave, 0, 255)
+            found.append(abs(float(tone.ita(semantic_map.skin_colour(changed, box))) - angle))
+    far = {what: float(np.mean(np.array(found) > 20)) for what, found in moves.items()}
+    assert len(moves["shadow"]) >= 10
+    assert max(far.values()) <= 0.15, far
+    assert np.mean(list(far.values())) <= 0.1, far
 
 
 @given(st.floats(-55, 65), st.integers(0, 2**31), st.integers(0, 110), st.integers(0, 110))
