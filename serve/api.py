@@ -178,6 +178,7 @@ def _skin(about: SkinAbout) -> dict[str, Any]:
         "type_colours": {name: list(tone.colour_of_type(kind)) for kind, name in enumerate(tone.TYPES, 1)},
         "sizes": {name: list(share) for name, share in about.sizes.items()},
         "devices": list(about.devices),
+        "region": about.region,
         "processor": about.processor,
         "attribution": about.attribution,
         "cautions": about.cautions,

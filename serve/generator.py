@@ -69,6 +69,7 @@ class Artist:
             semantic_map.colours(model.conditions),
             {name: (share.low, share.high) for name, share in photo.SIZES.items()},
             device.known(),
+            model.region,
             processor.kind(gpu),
             model.about.get("attribution"),
             model.about.get("cautions"),

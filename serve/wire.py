@@ -179,6 +179,8 @@ class SkinAbout:
     sizes: dict[str, tuple[float, float]]
     """Each size class with its lowest and highest share of the picture."""
     devices: tuple[str, ...]
+    region: str
+    """What of a lesion's place in a map is followed: its ``mask``, or the ``box`` about it."""
     processor: dict[str, str]
     """The kind on which alone the pixels are these."""
     attribution: Any

@@ -191,7 +191,7 @@ def a_map() -> bytes:
 def test_a_map_is_drawn(http: TestClient) -> None:
     known = http.get("/v1/models").json()["models"][1]
     assert known["conditions"]["BCC"] == list(semantic_map.colour_of("BCC", skin_model.NAMES))
-    assert known["size_px"] == 32
+    assert (known["size_px"], known["region"]) == (32, "box")
     answer = from_map(http, a_map(), "?seed=3&device=phone-budget")
     assert answer.status_code == 200, answer.text
     body = {"condition": "BCC", "skin_rgb": [172, 124, 100], "lesion_box": [5, 6, 25, 20]}

@@ -22,7 +22,7 @@ from serve.wire import About, Asked, Full, SkinAbout
 from tests.serve.local import client
 
 ABOUT = About("focus", "1", "a" * 64, 64, 16, (0.0, 1.0), (0.5, 1.0, 2.0))
-SKIN = SkinAbout("skin", "1", "b" * 64, 32, {"BCC": (1, 2, 3)}, {}, (), {}, None, None)
+SKIN = SkinAbout("skin", "1", "b" * 64, 32, {"BCC": (1, 2, 3)}, {}, (), "box", {}, None, None)
 FULL = BackPressureError(num_queued_requests=64, max_queued_requests=64)
 SLOW = 30.0
 READY = ("/readyz", "/v2/health/ready", "/v2/models/focus/ready", "/v2/models/skin/ready")

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from serve.wire import Asked, Misfit, Picture, SkinAbout
 from tests.serve.local import LocalFocus, client
 
-ABOUT = SkinAbout("skin", "1", "a" * 64, 32, {"BCC": (1, 2, 3)}, {}, (), {}, None, None)
+ABOUT = SkinAbout("skin", "1", "a" * 64, 32, {"BCC": (1, 2, 3)}, {}, (), "box", {}, None, None)
 
 
 class Artist:
