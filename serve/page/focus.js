@@ -14,16 +14,19 @@ function tell(text, bad) {
 
 async function map() {
   if (!image) return;
-  if (!mpp.reportValidity()) return;
-  const mine = ++asked, given = mpp.value;
-  tell(`Looking at ${image.name} …`);
+  const mine = ++asked, sent = image, given = mpp.value; // what was asked before this is no longer waited for
+  if (!mpp.reportValidity()) {
+    tell("The pixel size is none that a microscope has.", true);
+    return;
+  }
+  tell(`Looking at ${sent.name} …`);
   get("result").hidden = true;
   let answer, body;
   try {
     const address = "/v1/focus/heatmaps" + (given && `?mpp=${encodeURIComponent(given)}`);
-    const type = image.type.startsWith("image/") ? image.type : "image/tiff";
+    const type = sent.type.startsWith("image/") ? sent.type : "image/tiff";
     const wanted = headers({ "Content-Type": type, Accept: "application/json" });
-    answer = await fetch(address, { method: "POST", headers: wanted, body: image });
+    answer = await fetch(address, { method: "POST", headers: wanted, body: sent });
     body = await answer.json();
   } catch (error) {
     if (mine === asked) tell("The service does not answer; try again in a moment.", true);
@@ -33,17 +36,17 @@ async function map() {
   if (!answer.ok) {
     if (answer.status === 401) askForToken();
     if (body.reason === "unknown_mpp") {
-      tell(`${image.name} does not say its pixel size: fill it in, then map again.`, true);
+      tell(`${sent.name} does not say its pixel size: fill it in, then map again.`, true);
       mpp.focus();
     } else tell(`${body.title}: ${body.detail}`, true);
     return;
   }
   found = body;
-  picture = await createImageBitmap(image).catch(() => null); // browsers show no TIFF: the map alone, then
+  picture = await createImageBitmap(sent).catch(() => null); // browsers show no TIFF: the map alone, then
   if (mine !== asked) return;
   const shape = found.geometry, source = given ? "as given here" : "as the file says";
-  tell(`${image.name}: ${shape.width} × ${shape.height} pixels of ${shape.mpp} µm, ${source}`);
-  show();
+  tell(`${sent.name}: ${shape.width} × ${shape.height} pixels of ${shape.mpp} µm, ${source}`);
+  show(sent.name);
 }
 
 function colour(radius) {
@@ -78,7 +81,7 @@ function draw() {
   pen.globalAlpha = 1;
 }
 
-function show() {
+function show(name) {
   get("result").hidden = false;
   cell = null;
   cursor.hidden = true;
@@ -108,7 +111,7 @@ function show() {
   get("figures").textContent = `Median ${summary.radius_um_median.toFixed(2)} µm, 95 % below ` +
     `${summary.radius_um_p95.toFixed(2)} µm; certainty ${summary.certainty.toFixed(2)}; ` +
     `${summary.tissue_mm2.toPrecision(3)} mm² of tissue.`;
-  canvas.setAttribute("aria-label", `Focus map of ${image.name}: median blur radius ` +
+  canvas.setAttribute("aria-label", `Focus map of ${name}: median blur radius ` +
     `${summary.radius_um_median.toFixed(2)} µm. Arrow keys read it cell by cell.`);
 }
 

@@ -167,6 +167,28 @@ def test_a_file_may_say_its_pixel_size(page: Page, address: str, picture: Path, 
     expect(status).to_have_text("half.tif: 900 × 700 pixels of 0.3 µm, as given here")
 
 
+def test_a_map_is_told_as_that_of_the_image_that_was_sent(page: Page, address: str, picture: Path) -> None:
+    page.goto(address)
+    held: list[Route] = []
+    page.route("**/v1/focus/heatmaps*", lambda route: held.append(route))
+    page.locator("#mpp").fill("0.25")
+    page.set_input_files("#file", picture)
+    expect(page.locator("#status")).to_have_text("Looking at slide.png …")
+    page.locator("#mpp").fill("99")
+    other = picture.with_name("other.png")
+    other.write_bytes(picture.read_bytes())
+    page.set_input_files("#file", other)
+    told = "The pixel size is none that a microscope has."
+    expect(page.locator("#status")).to_have_text(told)
+    expect(page.locator("#status")).to_have_css("color", "rgb(200, 30, 30)")
+    (asked,) = held
+    with page.expect_response("**/v1/focus/heatmaps*"):
+        asked.continue_()
+    page.wait_for_timeout(200)
+    expect(page.locator("#status")).to_have_text(told)
+    expect(page.locator("#result")).to_be_hidden()
+
+
 def test_a_token_is_asked_for_where_one_is_needed(page: Page, focus: LocalFocus, picture: Path) -> None:
     with server(client(focus, tokens=(TOKEN,)).app) as address:
         page.goto(address)
