@@ -97,8 +97,12 @@ class Recipe(Protocol):
     def notes(self) -> list[str]:
         """What a reader of the corpus should know besides."""
 
-    def as_real(self, table: pa.Table) -> pa.Table:
-        """A table of real images, its axes' values named as the recipe names them."""
+    def as_real(self, uri: str, table: pa.Table, axes: Mapping[str, Axis]) -> tuple[pa.Table, list[str]]:
+        """A table of real images, its axes' values named as the recipe names them; and notes, as :meth:`notes`.
+
+        Raises:
+            CatalogError: it cannot be counted; the message names the URI.
+        """
 
     def refuses(self, width: int, height: int, mpp: float | None) -> Rejected | None:
         """Why no tile of this size (px) and scale (µm per px) can be a source; None if one can."""

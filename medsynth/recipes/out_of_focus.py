@@ -116,9 +116,9 @@ class OutOfFocus:
         """Nothing besides."""
         return []
 
-    def as_real(self, table: pa.Table) -> pa.Table:
+    def as_real(self, uri: str, table: pa.Table, axes: Mapping[str, Axis]) -> tuple[pa.Table, list[str]]:
         """The table as it is."""
-        return table
+        return table, []
 
     def refuses(self, width: int, height: int, mpp: float | None) -> Rejected | None:
         """Why no tile of this size can be a source, whatever the class: the margin must hold the largest radius."""

@@ -245,14 +245,16 @@ def _fitting(catalog: pa.Table, recipe: Recipe, where: str, notes: list[str]) ->
 def _real_counts(spec: Spec, recipe: Recipe, notes: list[str]) -> dict[Subgroup, int] | None:
     if spec.balance.top_up is None:
         return None
+    uri, axes = spec.balance.top_up.real, spec.balance.axes
     try:
-        table = recipe.as_real(metadata.read_table(spec.balance.top_up.real))
-        metadata.require_columns(spec.balance.top_up.real, table.column_names, spec.balance.axes)
+        table, told = recipe.as_real(uri, metadata.read_table(uri), axes)
+        metadata.require_columns(uri, table.column_names, axes)
     except CatalogError as error:
         raise SpecError(f"balance.top_up.real: {error}") from error
-    columns = [[metadata.as_text(value) for value in table[axis].to_pylist()] for axis in spec.balance.axes]
+    notes += told
+    columns = [[metadata.as_text(value) for value in table[axis].to_pylist()] for axis in axes]
     found = Counter(zip(*columns, strict=True))
-    asked = itertools.product(*(axis.values for axis in spec.balance.axes.values()))
+    asked = itertools.product(*(axis.values for axis in axes.values()))
     counts = {subgroup: found[subgroup] for subgroup in asked if found[subgroup]}
     others = found.total() - sum(counts.values())
     if others:

@@ -18,11 +18,11 @@ from pydantic import model_validator
 from medsynth import seeds, storage
 from medsynth.corpus.schema import INTEGERS
 from medsynth.errors import Reason, Rejected, SpecError, UserError
-from medsynth.recipes import camera, photo, processor
+from medsynth.recipes import camera, photo, processor, real_photos
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch
 from medsynth.recipes.camera import CameraSettings
 from medsynth.recipes.photo import SIZES
-from medsynth.recipes.real_photos import CONDITION, DEVICE, SIZE, TYPE, RealPhotos
+from medsynth.recipes.real_photos import CONDITION, DEVICE, SIZE, TYPE
 from medsynth.skin import likeness, pairs, quality, tone
 from medsynth.skin.likeness import Known
 from medsynth.skin.model import DEFAULT_URI, Drawn, Request, SkinModel
@@ -75,7 +75,6 @@ class Skin:
         image_format: jpeg, or png.
         kind: of processor, on which alone the bytes are these.
         real: the photos that no picture may be a copy of.
-        counted: the photos that a top-up counts.
     """
 
     name = "skin"
@@ -91,7 +90,6 @@ class Skin:
         image_format: Literal["jpeg", "png"],
         kind: Mapping[str, str],
         real: Known | None,
-        counted: RealPhotos | None,
     ) -> None:
         self._settings = settings
         self._cameras = dict(cameras)
@@ -101,7 +99,6 @@ class Skin:
         self._png = image_format == "png"
         self._kind = dict(kind)
         self._real = real
-        self._counted = counted
         self.suffix = "png" if self._png else "jpg"
         self._bf16 = settings.precision == "bf16"
         self.gpus = 0.0 if settings.gpu is None else _GPU_SHARE
@@ -140,7 +137,6 @@ class Skin:
         if settings.real is not None:
             places["real"] = storage.absolute(settings.real)
         settings = settings.model_copy(update=places)
-        counted = RealPhotos.of(spec, settings.sizes)
         model = SkinModel.load(settings.weights)
         return cls(
             settings,
@@ -151,7 +147,6 @@ class Skin:
             spec.output.image_format,
             processor.kind(settings.gpu, settings.precision == "bf16"),
             likeness.know(pairs.read(settings.real)) if settings.real is not None else None,
-            counted,
         )
 
     def made_axes(self, axes: Mapping[str, Axis]) -> list[str]:
@@ -193,7 +188,7 @@ class Skin:
         sha256, conditions = model.pop("sha256"), tuple(model.pop("conditions"))
         processor.check(identity["processor"], settings.gpu)
         kind = identity["processor"]
-        return cls(settings, cameras, conditions, model, sha256, identity["image_format"], kind, None, None)
+        return cls(settings, cameras, conditions, model, sha256, identity["image_format"], kind, None)
 
     def notes(self) -> list[str]:
         """What a reader of the corpus should know besides."""
@@ -201,16 +196,15 @@ class Skin:
         found = [f"pictures are not refused for {', '.join(off)}: switched off in skin.reject"] if off else []
         if self._real is None and self._settings.reject.likeness is not None:
             found.append("pictures were not compared with training photos: skin.real names no table")
-        return [*found, *(self._counted.notes if self._counted is not None else ())]
+        return found
 
     def refuses(self, width: int, height: int, mpp: float | None) -> Rejected | None:
         """No tile is asked for."""
         return None
 
-    def as_real(self, table: pa.Table) -> pa.Table:
+    def as_real(self, uri: str, table: pa.Table, axes: Mapping[str, Axis]) -> tuple[pa.Table, list[str]]:
         """The values of a top-up's real photos: types I to VI, and the size from the lesion's box."""
-        assert self._counted is not None
-        return self._counted.named(table)
+        return real_photos.named(uri, table, axes, self._settings.sizes)
 
     def make(self, samples: Sequence[Sample], clock: Stopwatch) -> Iterator[Output | Refusal]:
         """Make samples, in order; one that is refused is drawn again, and each refusal is told."""

@@ -48,8 +48,8 @@ class Nothing:
     def notes(self) -> list[str]:
         return []
 
-    def as_real(self, table: pa.Table) -> pa.Table:
-        return table
+    def as_real(self, uri: str, table: pa.Table, axes: Mapping[str, Axis]) -> tuple[pa.Table, list[str]]:
+        return table, []
 
     def refuses(self, width: int, height: int, mpp: float | None) -> Rejected | None:
         return None

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from medsynth import spec as specs
+from medsynth import storage
 from medsynth.errors import ShortfallError, SpecError
 from medsynth.model_file import ModelError
 from medsynth.recipes import build, preparation
@@ -83,6 +84,19 @@ def test_top_up_tells_why_photos_are_not_counted(weights: str, tmp_path: Path) -
     ]
     untyped = topped_up(weights, tmp_path, text, {"condition": ["BCC", "NEV"]})
     assert not any("clinical" in note for note in untyped.header["notes"])
+
+
+def test_a_top_up_reads_its_table_once(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    read = storage.read
+
+    def counted(uri: str) -> bytes:
+        asked.append(uri)
+        return read(uri)
+
+    monkeypatch.setattr(storage, "read", counted)
+    topped_up(weights, tmp_path, "condition\nBCC\n", {"condition": ["BCC", "NEV"]})
+    assert asked.count(f"{tmp_path}/photos.csv") == 1
 
 
 def test_top_up_takes_the_box_in_one_column(weights: str, tmp_path: Path) -> None:
