@@ -11,6 +11,7 @@ from medsynth import storage
 from medsynth.distributed import likeness, runs, training
 from medsynth.distributed.photos import survey
 from medsynth.distributed.session import session
+from medsynth.skin import presets
 from medsynth.skin import run as skin
 from medsynth.skin.run import SkinRun
 from medsynth.skin.validation import FIGURES
@@ -41,7 +42,7 @@ def train_gan(
     sized = None if size is None else {"size": int(size)}
     flags = {"steps": steps, "batch": batch, "hold_out": hold_out, "generator": sized, "samples": sized}
     given = {name: value for name, value in flags.items() if value is not None}
-    chosen = skin.settings(preset, machine, settings, given)
+    chosen = presets.settings(preset, machine, settings, given)
     out, pairs = place(out, "--out"), storage.absolute(pairs)
     told = skin.attribution(pairs) if attribution is None else attribution
     order = skin.Order(out, chosen, seed, pairs, told)

@@ -9,21 +9,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any, Self
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from medsynth import __version__, spec, storage
+from medsynth import __version__, storage
 from medsynth.errors import NotFoundError, TrainingError
 from medsynth.skin import card, pairs, validation
 from medsynth.skin.model import SkinModel
 from medsynth.skin.pairs import Pairs
-from medsynth.skin.samples import HELD_OUT_BATCH, Facts, Feed, SampleSettings
+from medsynth.skin.presets import TrainSettings
+from medsynth.skin.samples import HELD_OUT_BATCH, Facts, Feed
 from medsynth.skin.semantic_map import Geometry, colour_of
-from medsynth.skin.training import LearningSettings, Trainer
+from medsynth.skin.training import Trainer
 from medsynth.skin.validation import FIGURES, Judge
 
 WEIGHTS = "skin.safetensors"
@@ -32,131 +32,6 @@ ATTRIBUTION = "ATTRIBUTION.txt"
 """Stands beside a table of photos and says whose they are, and under which terms."""
 
 _FORMAT = "medsynth-training-1"
-_SMALLEST_PATCHES = 3
-
-
-class TrainSettings(LearningSettings):
-    """Everything about a run but where it reads and writes, and its seed."""
-
-    samples: SampleSettings = SampleSettings()
-    """How training pairs are made of photos."""
-    conditions: tuple[str, ...] = ()
-    """Those to learn, in the order that gives them their colours; by default all of the table."""
-    hold_out: float = Field(default=0.25, ge=0, lt=1)
-    """Share of the patients that is held out to validate on, at least one; 0 for none."""
-    split_seed: int = Field(default=0, ge=0)
-    """Another one holds out other patients. Not the run's: runs of other seeds are compared on the same photos."""
-    validation_photos: int = Field(default=256, ge=1, le=10**6)
-    """Held-out photos that are looked at, at the most."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        size = self.generator.size
-        if self.samples.size != size:
-            raise ValueError(f"samples.size is {self.samples.size} and generator.size {size}; give the same")
-        if self.losses.pool > size:
-            raise ValueError(f"losses.pool is {self.losses.pool} px, more than a picture of {size} px has")
-        judges = self.discriminator
-        if size >> (judges.scales - 1 + judges.layers) < _SMALLEST_PATCHES:
-            raise ValueError(
-                f"discriminator: {judges.scales} scale(s) of {judges.layers} layers leave nothing of pictures of "
-                f"{size} px; take fewer"
-            )
-        return self
-
-
-_PAPER: dict[str, Any] = {
-    "generator": {"kind": "unet", "dropout": True},
-    "discriminator": {"layers": 3, "scales": 1, "spectral": False, "projection": False},
-    "losses": {
-        "kind": "vanilla",
-        "adversarial": 1.0,
-        "min_patch": 1.0,
-        "l1": 100.0,
-        "lesion_l1": 100.0,
-        "feature_matching": 10.0,
-        "pool": 1,
-        "texture": 0.0,
-        "tone": 0.0,
-    },
-    "learning_rate": 2e-4,
-    "judging_rate": 2e-4,
-    "momentum": 0.5,
-    "second_momentum": 0.999,
-    "constant": 0.5,
-    "ema": 0.0,
-    "augmented": 0.0,
-    "samples": {"retoned": 0.0, "balance": 0.0},
-}
-
-_SMOKE: dict[str, Any] = {
-    "generator": {"size": 32, "width": 4, "widest": 16, "latent": 8, "embedding": 16},
-    "discriminator": {"width": 4, "layers": 2},
-    "samples": {"size": 32},
-    "steps": 24,
-    "batch": 4,
-    "augmented_images": 400,
-    "validate_every": 8,
-    "log_every": 2,
-    "checkpoint_seconds": 0,
-}
-
-PRESETS: dict[str, dict[str, Any]] = {"paper": _PAPER, "plus": {}, "smoke": _SMOKE}
-"""Settings by the name of the preset: the paper's, the default, and one for tests.
-
-Of the paper's, these are known: the U-Net with resize and convolution, the patch judge, and the four terms beside
-the adversarial one. From pix2pix: vanilla loss, half of the judge's, ``l1`` 100, the rates and their fall, Adam's 0.5
-and 0.999, dropout, widths. (The others keep 0.99 for the second, which the shipped weights were learnt with.)
-Assumed, since neither tells them: ``min_patch`` 1, ``lesion_l1`` 100, ``feature_matching`` 10 (pix2pixHD's), that
-no average of the weights is kept, and that photos keep their own tone.
-"""
-
-
-def _sized(size: int, width: int, widest: int, judge: int, **others: Any) -> dict[str, Any]:
-    network = {"size": size, "width": width, "widest": widest}
-    sized = {"generator": network, "samples": {"size": size}, "discriminator": {"width": judge}}
-    return spec.merged(sized, others)
-
-
-_LARGE: dict[str, Any] = {"discriminator": {"scales": 3}, "losses": {"pool": 8}}
-"""At 256 px, for judges and squares to see as much of a picture as at 128."""
-
-MACHINES: dict[str, dict[str, dict[str, Any]]] = {
-    "cpu": {
-        "paper": _sized(128, 24, 192, 24, batch=4, steps=10000),
-        "plus": _sized(128, 16, 128, 32, batch=8, steps=3000),
-    },
-    "gpu": {
-        "paper": _sized(256, 64, 512, 64, batch=16, steps=8000),
-        "plus": _sized(256, 24, 256, 64, batch=32, steps=3500, **_LARGE),
-    },
-    "cluster": {
-        "paper": _sized(256, 64, 512, 64, batch=64, steps=30000),
-        "plus": _sized(256, 32, 512, 96, batch=256, steps=30000, **_LARGE),
-    },
-}
-"""What a preset is on a machine: two CPU cores for an hour, one GPU for a quarter of one, or many.
-
-On a CPU a worker reckons with one of two cores, and the other makes its samples. A step of plus took 1.0 to 1.2 s of
-that core, the more the busier the machine was, and its samples 0.2 s of the other; a step of paper took 0.33 s. So it
-is 50 to 60 minutes, and 55. (2 cores of an AMD EPYC; CPU seconds, medians of 6 to 8 steps; no whole run was timed.)
-"""
-
-
-def settings(preset: str, machine: str, uri: str | None, flags: Mapping[str, Any]) -> TrainSettings:
-    """The settings of a preset, with those of a file and then of flags in place of its own.
-
-    Args:
-        preset: a name in ``PRESETS``.
-        machine: a name in ``MACHINES``; the smoke preset is the same on all.
-        uri: of a YAML file, or None.
-        flags: settings by name.
-
-    Raises:
-        SpecError: a setting is wrong; the message names it.
-    """
-    base = spec.merged(PRESETS[preset], MACHINES[machine].get(preset, {}))
-    return spec.layered(TrainSettings, base, uri, flags, f"preset {preset}")
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 
 from medsynth.cuda_graph import Parts, Repeated
-from medsynth.skin import model
-from medsynth.skin import run as skin
+from medsynth.skin import model, presets
 from medsynth.skin.generator import Asked
 from medsynth.skin.training import Trainer
 from tests.benchmarks import harness
@@ -90,7 +89,7 @@ def run(size: int, width: int, rounds: int, bf16: bool, device: torch.device) ->
     drawers: dict[str, Callable[[], Any]] = {}
     for precision in precisions:
         peer = Pix2pix(Pix2pixSettings(size, width, 4, precision=precision), 0, device)
-        ours = Trainer(skin.settings("paper", "gpu", None, {**flags, "precision": precision}), 6, device, 0)
+        ours = Trainer(presets.settings("paper", "gpu", None, {**flags, "precision": precision}), 6, device, 0)
         learners[f"pix2pix, {precision}"] = functools.partial(peer.step, four)
         learners[f"paper, {precision}"] = functools.partial(ours.step, four)
         # As kindly to the peer as can be: statistics fixed, no dropout, which its authors keep when they draw. Of a

@@ -28,6 +28,7 @@ from medsynth.evaluation import conditioning, fidelity, pictures
 from medsynth.evaluation import encoder as encoders
 from medsynth.evaluation.encoder import Encoder
 from medsynth.seeds import digest64
+from medsynth.skin import presets
 from medsynth.skin import run as skin
 from medsynth.skin.model import SkinModel
 from medsynth.skin.pairs import read, split
@@ -135,7 +136,7 @@ def train(given: argparse.Namespace) -> None:
     device = torch.device(given.device)
     flags: dict[str, Any] = {"steps": given.steps} if given.steps else {}
     preset = "plus" if given.kind == "plus" else "paper"
-    base = skin.settings(preset, given.machine, given.settings, flags)
+    base = presets.settings(preset, given.machine, given.settings, flags)
     table, out = storage.absolute(given.pairs), str(given.out.resolve())
     told = skin.attribution(table) if given.attribution is None else given.attribution
     order = Order(out, base, given.seed, table, told)
@@ -186,7 +187,7 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("--kind", choices=("plus", "paper", "pix2pix"), required=True)
     one.add_argument("--pairs", required=True, help="table of photos, as for jobs/train_gan.py")
     one.add_argument("--out", required=True, type=Path)
-    one.add_argument("--machine", choices=tuple(skin.MACHINES), default="cpu", help="as for jobs/train_gan.py")
+    one.add_argument("--machine", choices=tuple(presets.MACHINES), default="cpu", help="as for jobs/train_gan.py")
     one.add_argument("--settings", help="YAML, as for jobs/train_gan.py; pix2pix takes the paper's size and pace")
     one.add_argument("--steps", type=int)
     one.add_argument("--seed", type=int, default=0)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from medsynth.distributed import loop, runs
+from medsynth.skin import presets, samples
 from medsynth.skin import run as skin
-from medsynth.skin import samples
 from medsynth.skin.model import Request, SkinModel
 from medsynth.skin.run import SkinRun
 from tests.jobs import REPO, assert_one_line, run_job
@@ -29,7 +29,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def set_up(table: str, out: str) -> SkinRun:
     """The job's own run, for a training without Ray."""
-    order = skin.Order(out, skin.settings("smoke", "cpu", None, {}), 3, table)
+    order = skin.Order(out, presets.settings("smoke", "cpu", None, {}), 3, table)
     material = skin.part(order)
     return skin.set_up(order, material, [samples.load(photo, 32).facts for photo in material.whole.photos])
 
