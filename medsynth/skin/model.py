@@ -209,9 +209,8 @@ class SkinModel:
         region = request.region
         if region is None:
             region = self.geometry.sample(request.condition, self.size, seed)
-        skin = request.skin or _skin(request.fitzpatrick, seed)
-        if not all(0 <= value <= 255 for value in skin):
-            raise MapError(f"the skin colour {skin} is not sRGB; give three numbers from 0 to 255")
+        skin = _skin(request.fitzpatrick, seed) if request.skin is None else request.skin
+        semantic_map.check_colour(skin)
         return semantic_map.draw((self.size, self.size), skin, self._mask(region), colour), skin, region
 
     def _mask(self, region: Region) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 import colorsys
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -107,6 +108,19 @@ def colour_of(condition: str, conditions: Sequence[str]) -> tuple[int, int, int]
     if condition not in conditions:
         raise MapError(f"unknown condition {condition!r}; known: {', '.join(conditions)}")
     return colours(conditions)[condition]
+
+
+def check_colour(skin: object) -> None:
+    """Refuse a skin's colour that is not three numbers from 0 to 255.
+
+    Raises:
+        MapError: one line that tells what was given.
+    """
+    values = skin if isinstance(skin, tuple | list) else ()
+    kinds = int | float | np.integer | np.floating
+    if len(values) != 3 or not all(isinstance(value, kinds) and 0 <= value <= 255 for value in values):
+        told = reprlib.repr(skin).replace("\n", " ")
+        raise MapError(f"the skin colour {told} is not sRGB; give three numbers from 0 to 255, as (200, 160, 140)")
 
 
 def draw(shape: tuple[int, int], skin: Sequence[int], region: Region, colour: Sequence[int]) -> NDArray[np.uint8]:

@@ -129,14 +129,20 @@ def test_to_weights_of_boxes_a_mask_is_the_ellipse_of_its_bounds(
         (Request("NEV", region=np.ones((64, 32), dtype=bool)), "the mask has 32x64 px, the map 64x64"),
         (Request("NEV", region=np.zeros((64, 64), dtype=bool)), "the mask is empty; mark the lesion's place"),
         (Request("NEV", skin=(0, 300, 0)), "is not sRGB"),
+        (Request("NEV", skin=(10, 20)), r"colour \(10, 20\) is not sRGB; give three numbers from 0 to 255"),
+        (Request("NEV", skin=("200", 160, 140)), r"colour \('200', 160, 140\) is not sRGB"),
+        (Request("NEV", skin=7), "colour 7 is not sRGB"),
+        (Request("NEV", skin=()), r"colour \(\) is not sRGB"),
+        (Request("NEV", skin=np.zeros((3, 3), dtype=np.uint8)), "is not sRGB"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(
     model: SkinModel, of_masks: SkinModel, request_: Request, message: str
 ) -> None:
     for one in (model, of_masks):
-        with pytest.raises(MapError, match=message):
+        with pytest.raises(MapError, match=message) as caught:
             one.draw([request_], [1])
+        assert "\n" not in str(caught.value)
 
 
 def test_files_that_are_no_model_are_refused(model: SkinModel, tmp_path: Path) -> None:
