@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medsynth import storage
-from medsynth.errors import NotFoundError, UserError
+from medsynth.errors import NotFoundError, SpecError, UserError
 
 _KEY = "medsynth"
 
@@ -72,10 +72,12 @@ class Kind:
         """Where a network is made of what was unpacked.
 
         Raises:
-            ModelError: the parts do not fit together.
+            ModelError: a setting is none, or the parts do not fit together.
         """
         try:
             yield
+        except SpecError as error:
+            raise ModelError(f"{error}; name weights that {self.job} made") from error
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{where}: the weights do not fit the settings beside them; train it anew") from error
 

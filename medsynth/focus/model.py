@@ -1,6 +1,7 @@
 """A trained focus network: loading and saving it, and judging images with it."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,13 +97,16 @@ class FocusModel:
             where: its name, for messages.
 
         Raises:
-            ModelError: it is not a focus model.
+            ModelError: it is not a focus model, or its weights do not fit what stands beside them.
         """
         weights, described = _KIND.unpack(data, where)
-        network = build(spec.parse(NetworkSettings, described["network"], where))
         with _KIND.fitting(where):
+            network = build(spec.parse(NetworkSettings, described.get("network"), f"{where}: network"))
             network.load_state_dict(weights)
-            return cls(network, tuple(described["radii_px"]), described["about"], hashlib.sha256(data).hexdigest())
+            radii, about = described["radii_px"], described["about"]
+            if not (isinstance(about, dict) and all(type(r) in (int, float) and 0 <= r < math.inf for r in radii)):
+                raise ValueError("radii_px or about")
+            return cls(network, tuple(radii), about, hashlib.sha256(data).hexdigest())
 
     def to_bytes(self) -> bytes:
         """The model as a safetensors file, the same bytes for the same model."""

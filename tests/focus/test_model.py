@@ -1,10 +1,12 @@
 """Models on disk and what they say of images."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 from skimage import data
 from skimage.io import imread
 
@@ -13,7 +15,7 @@ from medsynth.defocus.settings import DEFAULT_RADII_PX, ChainSettings
 from medsynth.errors import Reason, Rejected
 from medsynth.focus.model import FocusModel
 from medsynth.focus.network import NetworkSettings, build
-from medsynth.model_file import ModelError
+from medsynth.model_file import ModelError, metadata
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +117,33 @@ def test_other_files_are_no_models(tmp_path: Path, data: bytes) -> None:
 
 
 def test_foreign_safetensors_are_no_models(tmp_path: Path) -> None:
-    import safetensors.torch
-
-    (tmp_path / "x").write_bytes(safetensors.torch.save({"a": torch.zeros(3)}))
+    (tmp_path / "x").write_bytes(save({"a": torch.zeros(3)}))
     with pytest.raises(ModelError, match="no focus model"):
         FocusModel.load(str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("network", None, "it: network: expected keys and values, found nothing; name weights that jobs/train_focus"),
+        ("network", {"widht": 8}, "it: network: unknown key 'widht'; did you mean 'width'"),
+        ("network", {"width": "wide"}, "it: network: width"),
+        ("network", {"width": 16}, "it: the weights do not fit the settings beside them; train it anew"),
+        ("radii_px", None, "it: the weights do not fit the settings beside them"),
+        ("radii_px", ["1"] * 30, "it: the weights do not fit the settings beside them"),
+        ("radii_px", [float("nan")] * 30, "it: the weights do not fit the settings beside them"),
+        ("about", None, "it: the weights do not fit the settings beside them"),
+    ],
+)
+def test_what_stands_beside_the_weights_is_checked(model: FocusModel, key: str, value: object, message: str) -> None:
+    data = model.to_bytes()
+    described = json.loads(metadata(data)["medsynth"])
+    for changed in ({**described, key: value}, {name: own for name, own in described.items() if name != key}):
+        with pytest.raises(ModelError) as error:
+            FocusModel.from_bytes(save(load(data), {"medsynth": json.dumps(changed)}), "it")
+        assert "\n" not in str(error.value)
+        if key in changed:
+            assert message in str(error.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
