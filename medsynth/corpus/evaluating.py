@@ -17,7 +17,7 @@ from medsynth.evaluation.encoder import Encoder
 from medsynth.evaluation.judging import Material
 from medsynth.evaluation.pictures import Pictures
 from medsynth.model_file import ModelError
-from medsynth.skin import pairs
+from medsynth.skin import pairs, samples
 from medsynth.skin.model import DEFAULT_URI, SkinModel
 from medsynth.skin.pairs import Pairs
 
@@ -79,6 +79,7 @@ def evaluate(order: Order, say: Callable[[str], None], progress: Callable[[int, 
         count = len(rows.pictures) if rows else order.count
         turing.check(order.turing, len(held.photos) + len(training.photos), count)
     size = rows.pictures.images.shape[1] if rows else model.size if model else 0
+    samples.require_apart(training, held, [samples.facts(one, size) for one in (*training.photos, *held.photos)])
     material = Material(*(pictures.real(side, size, conditions) for side in (training, held)))
     encoder = _encoder(order, training, held, conditions, say, progress)
     encoder.save(storage.join(order.out, ENCODER))

@@ -21,7 +21,7 @@ from medsynth.skin import card, pairs, validation
 from medsynth.skin.model import SkinModel
 from medsynth.skin.pairs import Pairs
 from medsynth.skin.presets import TrainSettings
-from medsynth.skin.samples import HELD_OUT_BATCH, Facts, Feed
+from medsynth.skin.samples import HELD_OUT_BATCH, Facts, Feed, require_apart
 from medsynth.skin.semantic_map import Geometry, colour_of
 from medsynth.skin.training import Trainer
 from medsynth.skin.validation import FIGURES, Judge
@@ -214,15 +214,8 @@ def set_up(order: Order, material: Material, facts: Sequence[Facts], judge: Judg
     Raises:
         TrainingError: a file stands on both sides under two names.
     """
-    count = len(material.training.photos)
-    learnt = {one.sha256: photo for one, photo in zip(facts[:count], material.training.photos, strict=True)}
-    for one, photo in zip(facts[count:], material.validation.photos, strict=True):
-        if one.sha256 in learnt:
-            raise TrainingError(
-                f"{order.pairs}: {photo.uri} is held out and {learnt[one.sha256].uri} to learn from, but both are the "
-                "same file; keep one of the two rows, or give both the same patient_id"
-            )
-    seen = facts[:count]
+    require_apart(material.training, material.validation, facts)
+    seen = facts[: len(material.training.photos)]
     photos = (replace(photo, box=one.box) for photo, one in zip(material.training.photos, seen, strict=True))
     boxed = replace(material.training, photos=tuple(photos))
     geometry = boxed.geometry([(one.width, one.height) for one in seen])

@@ -6,6 +6,7 @@ process that makes samples seconds to load, and no Ray.
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +130,32 @@ def _half(counts: NDArray[np.int64]) -> float:
 @functools.lru_cache(maxsize=4096)
 def _loaded(photo: Photo, size: int, region: RegionKind) -> Loaded:
     return load(photo, size, region)
+
+
+def facts(photo: Photo, size: int, region: RegionKind = "box") -> Facts:
+    """What :func:`load` tells of a photo; its pixels are kept for the samples that are to be made of it."""
+    return _loaded(photo, size, region).facts
+
+
+def require_apart(training: Pairs, held: Pairs, known: Sequence[Facts]) -> None:
+    """Make sure that no file is both learnt from and held out.
+
+    Args:
+        training: photos to learn from.
+        held: photos of the same table that are held out.
+        known: of each training photo and then of each held-out one, in order.
+
+    Raises:
+        TrainingError: a file stands on both sides under two names.
+    """
+    count = len(training.photos)
+    learnt = {one.sha256: photo for one, photo in zip(known[:count], training.photos, strict=True)}
+    for one, photo in zip(known[count:], held.photos, strict=True):
+        if one.sha256 in learnt:
+            raise TrainingError(
+                f"{training.uri}: {photo.uri} is held out and {learnt[one.sha256].uri} to learn from, but both are the "
+                "same file; keep one of the two rows, or give both the same patient_id"
+            )
 
 
 @dataclass(frozen=True)

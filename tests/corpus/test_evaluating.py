@@ -9,7 +9,7 @@ from medsynth.corpus import evaluating
 from medsynth.corpus.evaluating import Order
 from medsynth.errors import CorpusError, UserError
 from medsynth.evaluation.encoder import Encoder
-from medsynth.skin import generator
+from medsynth.skin import generator, pairs
 from medsynth.skin.generator import GeneratorSettings
 from medsynth.skin.model import SkinModel
 from tests import skin_model
@@ -103,6 +103,19 @@ def test_a_blinded_page_of_too_many_is_refused_before_anything_is_learnt(
     said: list[str] = []
     with pytest.raises(UserError, match=f"--turing {turing} needs {turing // 2} pictures of each kind; there are 18"):
         evaluating.evaluate(order(tmp_path, count=count, turing=turing), said.append, silent)
+    assert not said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_photo_on_both_sides_under_two_names_is_refused_before_anything_is_learnt(tmp_path: Path) -> None:
+    given = order(tmp_path)
+    _, held = pairs.split(pairs.read(given.real), 0.25, 0)
+    one = Path(held.photos[0].uri)
+    other = next(path for path in sorted(one.parent.glob("*.png")) if str(path) not in {p.uri for p in held.photos})
+    other.write_bytes(one.read_bytes())
+    said: list[str] = []
+    with pytest.raises(UserError, match=rf"{one.name} is held out and .*{other.name} to learn from, but both are"):
+        evaluating.evaluate(given, said.append, silent)
     assert not said
     assert not (tmp_path / "out").exists()
 
