@@ -169,12 +169,20 @@ class Row:
         """The lesion's box, from ``box`` or from four columns; None where all are empty.
 
         Raises:
-            PairsError: a number is missing or none, or the box is empty or not inside the photo.
+            PairsError: a number is missing or none, the box is empty or not inside the photo, or its numbers are
+                fractions of the photo.
         """
         corners = self._corners()
         if all(_stripped(cell) is None for cell in corners.values()):
             return None
-        box = Box(*(self._pixels(name, cell, _GIVE_BOX) for name, cell in corners.items()))
+        numbers = [self._pixels(name, cell, _GIVE_BOX) for name, cell in corners.items()]
+        # No lesion lies between the edges of the corner's one pixel; 0,0,1,1 is that pixel itself, and taken as it is.
+        if all(0 <= number <= 1 for number in numbers) and not all(number.is_integer() for number in numbers):
+            told = ",".join(f"{number:g}" for number in numbers)
+            raise PairsError(
+                f"{self.where}: the box {told} lies within one pixel, as fractions of a photo do; {_GIVE_BOX}"
+            )
+        box = Box(*map(round, numbers))
         if not (0 <= box.x0 < box.x1 and 0 <= box.y0 < box.y1):
             told = f"{box.x0},{box.y0},{box.x1},{box.y1}"
             raise PairsError(
@@ -204,12 +212,12 @@ class Row:
         if _stripped(cell) is None:
             return None
         remedy = f"give the photo's {name} in pixels, or leave it empty"
-        side = self._pixels(name, cell, remedy)
+        side = round(self._pixels(name, cell, remedy))
         if side < 1:
             raise PairsError(f"{self.where}: {name} is {reprlib.repr(cell)}; {remedy}")
         return side
 
-    def _pixels(self, name: str, cell: Any, remedy: str) -> int:
+    def _pixels(self, name: str, cell: Any, remedy: str) -> float:
         text = _stripped(cell)
         if text is None:
             raise PairsError(f"{self.where}: {name} is empty; {remedy}")
@@ -219,7 +227,7 @@ class Row:
             number = float("nan")
         if not abs(number) < _MOST:
             raise PairsError(f"{self.where}: {name} is {reprlib.repr(cell)}, not a number of pixels; {remedy}")
-        return round(number)
+        return number
 
 
 def rows(uri: str, table: pa.Table, others: Iterable[str] = ()) -> Iterator[Row]:

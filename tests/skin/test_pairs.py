@@ -45,6 +45,13 @@ def test_parquet_with_boxes_in_one_column(tmp_path: Path) -> None:
         ("a.jpg,NEV,2,P1,1,2,1e400,40,64,64", "x1 is '1e400', not a number of pixels"),
         ("a.jpg,NEV,2,P1,1,2,nan,40,64,64", "x1 is 'nan', not a number of pixels"),
         ("a.jpg,NEV,2,P1,9,2,8,40,,", "the box 9,2,8,40 is empty or begins outside; give 0 <= x0 < x1"),
+        (
+            "a.jpg,NEV,2,P1,0.2,0.3,0.5,0.6,,",
+            "row 1 (a.jpg): the box 0.2,0.3,0.5,0.6 lies within one pixel, as fractions of a photo do; give "
+            "the lesion's x0,y0,x1,y1 in pixels",
+        ),
+        ("a.jpg,NEV,2,P1,0.2,0.3,0.7,0.8,64,64", "the box 0.2,0.3,0.7,0.8 lies within one pixel"),
+        ("a.jpg,NEV,2,P1,0,0,1,0.95,64,64", "the box 0,0,1,0.95 lies within one pixel"),
         ("a.jpg,NEV,2,P1,1,2,30,40,abc,64", "width is 'abc', not a number of pixels; give the photo's width in pixels"),
         ("a.jpg,NEV,2,P1,1,2,30,40,,inf", "height is 'inf', not a number of pixels"),
         ("a.jpg,NEV,2,P1,1,2,30,40,nan,64", "width is 'nan', not a number of pixels"),
@@ -76,6 +83,7 @@ def test_a_wrong_row_is_refused_in_one_line(tmp_path: Path, row: str, message: s
         ({"width": float("inf"), "height": 9.0}, "row 1 (a.jpg): width is inf, not a number of pixels"),
         ({"fitzpatrick": [3]}, "row 1 (a.jpg): fitzpatrick is '[3]'; write 1 to 6"),
         ({"box": [1, 2, None, 4]}, "row 1 (a.jpg): x1 of box is empty; give the lesion's x0,y0,x1,y1"),
+        ({"box": [0.25, 0.0, 0.75, 1.0]}, "row 1 (a.jpg): the box 0.25,0,0.75,1 lies within one pixel"),
         ({"box": "1,2,x,4"}, "row 1 (a.jpg): x1 of box is 'x', not a number of pixels"),
         ({"box": "1 2 3 4"}, "row 1 (a.jpg): box is '1 2 3 4', not four numbers; give the lesion's x0,y0,x1,y1"),
         ({"box": {"x0": 1}}, "row 1 (a.jpg): box is {'x0': 1}, not four numbers"),
@@ -89,6 +97,21 @@ def test_a_wrong_cell_of_parquet_is_refused_in_one_line(tmp_path: Path, cells: d
         pairs.read(str(tmp_path / "t.parquet"))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("box", "read"),
+    [
+        ((0, 0, 1, 1), Box(0, 0, 1, 1)),
+        ((0.0, 0.0, 1.0, 1.0), Box(0, 0, 1, 1)),
+        ((0.6, 0.7, 2.2, 1.9), Box(1, 1, 2, 2)),
+        ((40.2, 7.4, 41.1, 8.3), Box(40, 7, 41, 8)),
+    ],
+)
+def test_a_box_in_pixels_may_be_small_and_between_them(tmp_path: Path, box: tuple[float, ...], read: Box) -> None:
+    cells = ",".join(map(str, box))
+    (photo,) = pairs.read(table(tmp_path, f"a.jpg,NEV,2,P1,{cells},64,64")).photos
+    assert photo.box == read
 
 
 def test_blanks_about_a_cell_do_not_count(tmp_path: Path) -> None:
