@@ -78,10 +78,14 @@ def evaluate(order: Order, say: Callable[[str], None], progress: Callable[[int, 
     if order.turing:
         count = len(rows.pictures) if rows else order.count
         turing.check(order.turing, len(held.photos) + len(training.photos), count)
+    encoder = _given(order, conditions)
     size = rows.pictures.images.shape[1] if rows else model.size if model else 0
     samples.require_apart(training, held, [samples.facts(one, size) for one in (*training.photos, *held.photos)])
     material = Material(*(pictures.real(side, size, conditions) for side in (training, held)))
-    encoder = _encoder(order, training, held, conditions, say, progress)
+    if encoder is None:
+        say(f"learning an encoder from {len(training.photos)} training photos")
+        steps, seed = order.encoder_steps, order.seed
+        encoder = encoders.train(training, held, conditions, steps=steps, seed=seed, progress=progress)
     encoder.save(storage.join(order.out, ENCODER))
     synthetic, subject = _synthetic(order, rows, model, held)
     compared = synthetic
@@ -155,18 +159,17 @@ def _known(side: Pairs, conditions: tuple[str, ...]) -> Pairs:
     return replace(side, photos=tuple(photo for photo in side.photos if photo.condition in conditions))
 
 
-def _encoder(
-    order: Order,
-    training: Pairs,
-    held: Pairs,
-    conditions: tuple[str, ...],
-    say: Callable[[str], None],
-    progress: Callable[[int, int], None],
-) -> Encoder:
-    if order.encoder:
-        return Encoder.load(order.encoder)
-    say(f"learning an encoder from {len(training.photos)} training photos")
-    return encoders.train(training, held, conditions, steps=order.encoder_steps, seed=order.seed, progress=progress)
+def _given(order: Order, conditions: tuple[str, ...]) -> Encoder | None:
+    if not order.encoder:
+        return None
+    found = Encoder.load(order.encoder)
+    lacking = [name for name in conditions if name not in found.conditions]
+    if lacking:
+        raise UserError(
+            f"{order.encoder}: an encoder that tells {', '.join(found.conditions)} apart, and does not know "
+            f"{', '.join(lacking)}; name one that does, or leave --encoder out to learn one"
+        )
+    return found
 
 
 def _synthetic(order: Order, rows: skin_rows.Rows | None, model: SkinModel | None, held: Pairs) -> tuple[Pictures, str]:

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from medsynth.corpus import evaluating
 from medsynth.corpus.evaluating import Order
 from medsynth.errors import CorpusError, UserError
-from medsynth.evaluation.encoder import Encoder
+from medsynth.evaluation.encoder import Encoder, Network
 from medsynth.skin import generator, pairs
 from medsynth.skin.generator import GeneratorSettings
 from medsynth.skin.model import SkinModel
@@ -105,6 +106,36 @@ def test_a_blinded_page_of_too_many_is_refused_before_anything_is_learnt(
         evaluating.evaluate(order(tmp_path, count=count, turing=turing), said.append, silent)
     assert not said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("known", [("BCC", "MEL"), ("MEL",)])
+def test_an_encoder_of_other_conditions_is_refused_before_anything_is_read(
+    tmp_path: Path, known: tuple[str, ...]
+) -> None:
+    uri = str(tmp_path / "encoder")
+    _encoder(known).save(uri)
+    given = order(tmp_path, encoder=uri)
+    Path(given.real).with_name("0.png").unlink()
+    with pytest.raises(UserError) as caught:
+        evaluating.evaluate(given, silent, silent)
+    lacking = "NEV" if "BCC" in known else "BCC, NEV"
+    assert str(caught.value) == (
+        f"{uri}: an encoder that tells {', '.join(known)} apart, and does not know {lacking}; name one that does, or "
+        "leave --encoder out to learn one"
+    )
+
+
+def test_an_encoder_may_know_more_conditions_in_any_order(tmp_path: Path) -> None:
+    uri = str(tmp_path / "encoder")
+    _encoder(("NEV", "MEL", "BCC")).save(uri)
+    told = evaluating.evaluate(order(tmp_path, encoder=uri, turing=None), silent, silent)
+    assert told["recognised"]["chance"] == 1 / 3
+
+
+def _encoder(conditions: tuple[str, ...]) -> Encoder:
+    network = Network(len(conditions))
+    width = network.fault.in_features
+    return Encoder(network, torch.zeros(width), torch.eye(width), conditions, {})
 
 
 def test_a_photo_on_both_sides_under_two_names_is_refused_before_anything_is_learnt(tmp_path: Path) -> None:
