@@ -1,4 +1,4 @@
-"""What every network's training has in common: its pace, its state, and where its tensors lie."""
+"""What every network's training has in common: its pace, its state, where its tensors lie, and how its card ends."""
 
 import os
 from collections.abc import Mapping
@@ -7,11 +7,15 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from medsynth.spec import Settings
+
+RUN_FORMAT = "medsynth-training-1"
+"""Name and version of what stands in a run's ``training.json``."""
 
 
 class PaceSettings(Settings):
@@ -129,3 +133,27 @@ def load_moments(
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     start = prefix + "."
     return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
+
+
+def how_made(command: str, told: str, settings: Mapping[str, Any]) -> list[str]:
+    """The end of a card in Markdown, line by line: what made the weights.
+
+    Args:
+        command: that made them.
+        told: seed, versions and losses, in sentences.
+        settings: that decide them.
+    """
+    return [
+        "## How it was made",
+        "",
+        "```",
+        command,
+        "```",
+        "",
+        f"{told} Settings that decide the weights:",
+        "",
+        "```yaml",
+        yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True).strip(),
+        "```",
+        "",
+    ]

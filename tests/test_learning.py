@@ -1,5 +1,6 @@
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 
 from medsynth import learning
@@ -65,3 +66,13 @@ def test_an_optimizer_goes_on_with_the_moments_that_were_kept() -> None:
     for _ in range(2):
         step(*again)
     assert torch.equal(again[0].weight, whole[0].weight)
+
+
+def test_a_card_ends_with_the_command_and_with_settings_that_make_the_run_again() -> None:
+    settings = {"held_out_slides": ["Größe"], "steps": 7, "network": {"kind": "paper"}}
+    lines = learning.how_made("python jobs/train.py", "Seed 3.", settings)
+    text = "\n".join(lines)
+    assert "python jobs/train.py" in lines
+    assert "Seed 3. Settings that decide the weights:" in lines
+    assert "Größe" in text
+    assert yaml.safe_load(text.split("```yaml")[1].split("```")[0]) == settings

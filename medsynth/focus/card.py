@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
+from medsynth.learning import how_made
 
 _NAMES = {
     "spearman": "Spearman correlation of predicted and true blur radius",
@@ -27,6 +27,7 @@ def text(about: Mapping[str, Any], curve: Sequence[Mapping[str, str]], command: 
     held = ", ".join(f"`{slide}`" for slide in training["slides"]) or "none"
     other = about["validate_on"]
     against = "nothing" if not validation else f"`{other}`" if other else "the slides held out"
+    loss = curve[-1]["loss"] if curve else "none"
     lines = [
         "# Focus network",
         "",
@@ -51,18 +52,6 @@ def text(about: Mapping[str, Any], curve: Sequence[Mapping[str, str]], command: 
         "",
         *shown,
         "",
-        "## How it was made",
-        "",
-        "```",
-        command,
-        "```",
-        "",
-        f"Seed {about['seed']}, torch {about['torch']}, last loss {curve[-1]['loss'] if curve else 'none'}. "
-        "Settings that decide the weights:",
-        "",
-        "```yaml",
-        yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110).strip(),
-        "```",
-        "",
+        *how_made(command, f"Seed {about['seed']}, torch {about['torch']}, last loss {loss}.", settings),
     ]
     return "\n".join(lines)

@@ -20,11 +20,11 @@ from medsynth.focus.feed import HELD_OUT_BATCH, Feed, Material, Tiles, catalog_t
 from medsynth.focus.model import FocusModel
 from medsynth.focus.samples import SampleSettings
 from medsynth.focus.training import FIGURES, LearningSettings, Trainer
+from medsynth.learning import RUN_FORMAT
 from medsynth.spec import Index
 
 WEIGHTS = "focus.safetensors"
 CARD = "README.md"
-_FORMAT = "medsynth-training-1"
 
 
 class TrainSettings(LearningSettings):
@@ -103,7 +103,7 @@ class Order:
     def header(self) -> dict[str, Any]:
         """The part of ``training.json`` that is known before anything is read."""
         return {
-            "format": _FORMAT,
+            "format": RUN_FORMAT,
             "job": "train_focus",
             "seed": self.seed,
             "source": self.source,

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
+from medsynth.learning import how_made
 from medsynth.skin import tone
 from medsynth.skin.regions import RegionKind
 
@@ -38,6 +37,8 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
     own, photos = about["settings"], about["photos"]
     size, samples = own["generator"]["size"], own["samples"]
     figures = [f"| {_NAMES.get(name, name)} | {float(value):.4f} |" for name, value in about["figures"].items()]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    loss = curve[-1].get("judge", "unknown") if curve else "unknown"
     lines = [
         "# Skin generator",
         "",
@@ -85,20 +86,7 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
         "- Lesion sizes and places that the training photos did not have are guesses.",
         f"- {_REGIONS[samples['region']]}",
         "",
-        "## How it was made",
-        "",
-        "```",
-        command,
-        "```",
-        "",
-        f"Seed {about['seed']}, {', '.join(f'{name} {version}' for name, version in about['versions'].items())}, last "
-        f"loss of the judge {curve[-1].get('judge', 'unknown') if curve else 'unknown'}. Settings that decide the "
-        "weights:",
-        "",
-        "```yaml",
-        yaml.safe_dump(own, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True).strip(),
-        "```",
-        "",
+        *how_made(command, f"Seed {about['seed']}, {versions}, last loss of the judge {loss}.", own),
     ]
     return "\n".join(lines)
 

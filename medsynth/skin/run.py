@@ -17,6 +17,7 @@ from torch import Tensor
 
 from medsynth import __version__, storage
 from medsynth.errors import NotFoundError, TrainingError
+from medsynth.learning import RUN_FORMAT
 from medsynth.skin import card, pairs, validation
 from medsynth.skin.model import SkinModel
 from medsynth.skin.pairs import Pairs
@@ -30,8 +31,6 @@ WEIGHTS = "skin.safetensors"
 CARD = "README.md"
 ATTRIBUTION = "ATTRIBUTION.txt"
 """Stands beside a table of photos and says whose they are, and under which terms."""
-
-_FORMAT = "medsynth-training-1"
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Order:
     def header(self) -> dict[str, Any]:
         """The part of ``training.json`` that is known before anything is read."""
         return {
-            "format": _FORMAT,
+            "format": RUN_FORMAT,
             "job": "train_gan",
             "seed": self.seed,
             "settings": self.settings.deciding(),
