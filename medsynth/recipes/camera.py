@@ -1,4 +1,4 @@
-"""What recipes share of the chain: its parameters' columns, the encoding, and a camera for whole pictures."""
+"""What recipes share of the chain: its devices, its parameters' columns, the encoding, and a camera for pictures."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields, replace
@@ -12,8 +12,12 @@ from medsynth import draws, images
 from medsynth.defocus import chain, compression
 from medsynth.defocus.chain import ChainParameters, ChainSettings
 from medsynth.defocus.settings import BokehSettings, JpegSettings, SensorSettings
+from medsynth.errors import SpecError
 from medsynth.images import Pixels
-from medsynth.spec import Range, Settings
+from medsynth.spec import Range, Settings, Spec
+
+DEVICE = "device"
+"""The axis of scanners or cameras."""
 
 _ARROW_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
@@ -40,6 +44,22 @@ class CameraSettings(ChainSettings):
         if not 0 <= self.radius_px.low <= self.radius_px.high <= 30:
             raise ValueError("radius_px must lie between 0 and 30")
         return self
+
+
+def devices(spec: Spec, one: str | None) -> tuple[str, ...]:
+    """The devices that a spec names, as an axis or as one for all.
+
+    Args:
+        spec: the order.
+        one: ``device`` of the recipe's section.
+
+    Raises:
+        SpecError: it names both.
+    """
+    named = spec.balance.axes[DEVICE].values if DEVICE in spec.balance.axes else ()
+    if named and one is not None:
+        raise SpecError(f"{spec.recipe}.device: device is an axis too; remove one of the two")
+    return named or ((one,) if one is not None else ())
 
 
 def draw(camera: CameraSettings, seed: int) -> ChainParameters:

@@ -16,10 +16,10 @@ from medsynth.errors import Reason, Rejected, SpecError
 from medsynth.images import Pixels
 from medsynth.recipes import camera
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch, prefetch
+from medsynth.recipes.camera import DEVICE
 from medsynth.spec import Axis, Spec, parse
 
 FOCUS_AXIS = "focus_class"
-DEVICE_AXIS = "device"
 
 
 class OutOfFocusSettings(ChainSettings):
@@ -60,7 +60,7 @@ class OutOfFocus:
         self.suffix = "png" if self._png else "jpg"
         self.parameters = (
             pa.field(FOCUS_AXIS, pa.int64()),
-            pa.field(DEVICE_AXIS, pa.string()),
+            pa.field(DEVICE, pa.string()),
             *camera.columns(),
         )
 
@@ -72,10 +72,7 @@ class OutOfFocus:
             SpecError: a setting is wrong, a device unknown, or two settings contradict each other.
         """
         settings = parse(OutOfFocusSettings, spec.out_of_focus, "out_of_focus")
-        named = spec.balance.axes[DEVICE_AXIS].values if DEVICE_AXIS in spec.balance.axes else ()
-        if named and settings.device is not None:
-            raise SpecError("out_of_focus.device: device is an axis too; remove one of the two")
-        wanted = named or ((settings.device,) if settings.device is not None else ())
+        wanted = camera.devices(spec, settings.device)
         chains: dict[str | None, ChainSettings] = {None: settings}
         for name in wanted:
             chains[name] = chain.with_device(settings, device.load(settings.devices.get(name, name)))
@@ -91,7 +88,7 @@ class OutOfFocus:
                 raise SpecError(
                     f"balance.axes.{FOCUS_AXIS}: no class {value!r}; the radius table has 0 to {self._classes - 1}"
                 )
-        return [axis for axis in axes if axis in (FOCUS_AXIS, DEVICE_AXIS)]
+        return [axis for axis in axes if axis in (FOCUS_AXIS, DEVICE)]
 
     def identity(self) -> dict[str, Any]:
         """The section with all defaults filled in, every device's chain in full, and the file format."""
@@ -157,13 +154,13 @@ class OutOfFocus:
             row["source_x"] : row["source_x"] + row["source_width"],
         ]
         parameters = ChainParameters(**{item.name: row[item.name] for item in fields(ChainParameters)})
-        image = chain.render(window, self._chains[row[DEVICE_AXIS]], parameters, self._settings.size, row["seed"])
+        image = chain.render(window, self._chains[row[DEVICE]], parameters, self._settings.size, row["seed"])
         return camera.encode(image, parameters, self._png)
 
     def _make_one(self, sample: Sample, picture: Pixels) -> Output | Refusal:
         source = sample.source
         assert source is not None
-        name = sample.values.get(DEVICE_AXIS, self._settings.device)
+        name = sample.values.get(DEVICE, self._settings.device)
         settings = self._chains[name]
         focus_class = (
             int(sample.values[FOCUS_AXIS])
@@ -176,7 +173,7 @@ class OutOfFocus:
             image = chain.render(window, settings, parameters, self._settings.size, sample.seed)
         except Rejected as why:
             return Refusal(sample, why)
-        values = {FOCUS_AXIS: focus_class, DEVICE_AXIS: name, **asdict(parameters)}
+        values = {FOCUS_AXIS: focus_class, DEVICE: name, **asdict(parameters)}
         return Output(sample, camera.encode(image, parameters, self._png), values)
 
 

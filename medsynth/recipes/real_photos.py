@@ -7,11 +7,12 @@ import pyarrow as pa
 
 from medsynth.catalog.metadata import require_columns
 from medsynth.errors import CatalogError
+from medsynth.recipes.camera import DEVICE
 from medsynth.skin import pairs, tone
 from medsynth.skin.pairs import PairsError, Row
 from medsynth.spec import Axis, Range
 
-CONDITION, TYPE, SIZE, DEVICE = "condition", "fitzpatrick", "size", "device"
+CONDITION, TYPE, SIZE = "condition", "fitzpatrick", "size"
 
 _JUDGED = (
     "skin types of the real table are clinical judgements, those of the corpus bins of the asked colour's angle: "

@@ -20,9 +20,9 @@ from medsynth.corpus.schema import INTEGERS
 from medsynth.errors import Reason, Rejected, SpecError, UserError
 from medsynth.recipes import camera, photo, processor, real_photos
 from medsynth.recipes.base import Output, Refusal, Sample, Stopwatch
-from medsynth.recipes.camera import CameraSettings
+from medsynth.recipes.camera import DEVICE, CameraSettings
 from medsynth.recipes.photo import SIZES
-from medsynth.recipes.real_photos import CONDITION, DEVICE, SIZE, TYPE
+from medsynth.recipes.real_photos import CONDITION, SIZE, TYPE
 from medsynth.skin import likeness, pairs, quality, tone
 from medsynth.skin.likeness import Known
 from medsynth.skin.model import DEFAULT_URI, Drawn, Request, SkinModel
@@ -124,12 +124,8 @@ class Skin:
             UserError: the weights are no skin model, or the table of real photos cannot be used.
         """
         settings = parse(SkinSettings, spec.skin, "skin")
-        named = spec.balance.axes[DEVICE].values if DEVICE in spec.balance.axes else ()
-        if named and settings.device is not None:
-            raise SpecError("skin.device: device is an axis too; remove one of the two")
-        wanted = named or ((settings.device,) if settings.device is not None else ())
         cameras: dict[str | None, CameraSettings] = {None: CameraSettings()}
-        for name in wanted:
+        for name in camera.devices(spec, settings.device):
             cameras[name] = photo.camera_of(settings.devices.get(name, name), f"device {name}")
             if spec.output.image_format == "jpeg" and cameras[name].jpeg is None:
                 raise SpecError(f"device {name}: jpeg is switched off, but output.image_format is jpeg; set it to png")

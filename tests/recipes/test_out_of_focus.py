@@ -176,6 +176,13 @@ def test_a_tile_of_256_px_is_enough_for_every_shipped_device(mpp: float | None) 
         ({"out_of_focus": {"jpeg": None}}, "output.image_format is jpeg"),
         ({"out_of_focus": {"sizee": 3}}, "did you mean 'size'"),
         ({"out_of_focus": {"device": "aperio-at2-lke"}}, "aperio-at2-like"),
+        (
+            {
+                "out_of_focus": {"device": "aperio-at2-like"},
+                "balance": {"axes": {"device": ["aperio-at2-like"]}, "per_subgroup": 1},
+            },
+            r"out_of_focus\.device: device is an axis too; remove one of the two",
+        ),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str) -> None:
