@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 import medsynth
 from medsynth.skin import tone
-from serve import docs, focus_routes, generator_routes, protocol, slide_routes
+from serve import docs, focus_routes, generator_routes, openapi, protocol, slide_routes
 from serve.figures import CONTENT_TYPE, Figures
 from serve.http import Gate, Limits, Problem, handle_problems
 from serve.slides import SlideJobs
@@ -70,7 +70,7 @@ def build(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # to an address made of the Host header, which anyone may send
-        responses={"default": docs.PROBLEM},
+        responses={"default": openapi.PROBLEM},
     )
     handle_problems(app)
     app.include_router(_shared(focus, skin, metrics))
@@ -85,7 +85,7 @@ def build(
         return Response(page, media_type="text/html", headers=_POLICY_HEADER)
 
     # After the last route: one more, and the framework would make the document anew.
-    app.openapi_schema = docs.completed(app.openapi(), guarded=bool(tokens))
+    app.openapi_schema = openapi.completed(app.openapi(), guarded=bool(tokens))
     return Gate(app, limits, tokens, figures or Figures())
 
 

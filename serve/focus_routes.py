@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
-from serve import bodies, docs
+from serve import bodies, openapi
 from serve.bodies import Upload
 from serve.http import Limits, field_problem
 from serve.wire import FOCUS, FOCUS_NOTE, FORMS, Focus, Item, Judged, Refused, model_headers, model_name
@@ -66,7 +66,7 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
         "/scores",
         dependencies=[bodies.only_query("mpp")],
         response_model=FocusScores,
-        responses={200: {"headers": docs.MODEL_HEADERS}},
+        responses={200: {"headers": openapi.MODEL_HEADERS}},
         summary="How far out of focus images are",
         openapi_extra={
             "requestBody": {
@@ -104,7 +104,7 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
         responses={
             200: {
                 "description": "The map, as the Accept header asks: a picture, a grid of cells, or QuPath's regions",
-                "headers": {**docs.VARY, **docs.MODEL_HEADERS},
+                "headers": {**openapi.VARY, **openapi.MODEL_HEADERS},
                 "content": {
                     "image/png": {"schema": _BINARY},
                     "application/json": {"schema": {"type": "object"}},

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from medsynth import seeds
 from medsynth.skin import tone
-from serve import bodies, docs
+from serve import bodies, openapi
 from serve.http import Limits, Problem, field_problem
 from serve.wire import SKIN_NOTE, Asked, Format, Misfit, Picture, Skin, SkinAbout, model_headers, model_name
 
@@ -113,9 +113,9 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "One picture as its file; one or several as JSON, or as a zip of files with images.json",
         "headers": {
-            **docs.VARY,
-            **docs.MODEL_HEADERS,
-            **docs.PICTURE_HEADERS,
+            **openapi.VARY,
+            **openapi.MODEL_HEADERS,
+            **openapi.PICTURE_HEADERS,
         },
         "content": {**{kind: {"schema": _BINARY} for kind in KINDS}, ZIP: {"schema": _BINARY}},
     }

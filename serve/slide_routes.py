@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve import docs
+from serve import openapi
 from serve.http import Problem
 from serve.slides import FILES, RUNNING, SlideJobs
 
@@ -76,7 +76,7 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
         "",
         status_code=202,
         response_model=SlideJob,
-        responses={202: {"headers": {"Location": docs.header("path of the job's progress and result")}}},
+        responses={202: {"headers": {"Location": openapi.header("path of the job's progress and result")}}},
         summary="Score a slide",
         openapi_extra={
             "x-curl": "curl -H 'Content-Type: application/json' -d '{\"uri\": \"s3://bucket/slide.svs\"}' "
@@ -96,7 +96,7 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
         "/{job}",
         response_model=SlideState,
         responses={
-            200: {"headers": {"Retry-After": docs.header("while it runs: seconds", "integer", always=False)}},
+            200: {"headers": {"Retry-After": openapi.header("while it runs: seconds", "integer", always=False)}},
         },
         summary="How far a slide is, or what it came to",
     )
