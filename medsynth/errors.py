@@ -69,6 +69,7 @@ class Reason(StrEnum):
     CHANGED = "changed_since_catalog"
     UNKNOWN_MPP = "unknown_mpp"
     NO_METADATA = "no_metadata"
+    NOT_BRIGHT_FIELD = "not_bright_field"
     NO_TISSUE = "no_tissue"
     NO_SKIN = "no_skin"
     EMPTY = "empty"

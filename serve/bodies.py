@@ -27,6 +27,7 @@ _STATUS = {
     Reason.UNSUPPORTED: 415,
     Reason.SEVERAL_FRAMES: 415,
     Reason.TOO_SMALL: 422,
+    Reason.NOT_BRIGHT_FIELD: 422,
     Reason.NO_TISSUE: 422,
     Reason.UNKNOWN_MPP: 422,
 }

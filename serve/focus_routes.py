@@ -89,7 +89,10 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
         },
     )
     async def scores(request: Request, mpp: Mpp = None) -> Response:
-        """One raw `image/*` body, or many in a form. Each image is judged by itself."""
+        """One raw `image/*` body, or many in a form. Each image is judged by itself.
+
+        Greyscale is taken as colour of equal parts: the network looks at the luma.
+        """
         uploads, fields = await bodies.several(request, limits)
         scale = _mpp(fields, mpp)
         judged, about = await focus.score([Item(upload.data, scale, pixels=upload.pixels) for upload in uploads])
@@ -120,7 +123,10 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
         },
     )
     async def heatmaps(request: Request, mpp: Mpp = None) -> Response:
-        """Only tissue is judged, as on a slide. Needs the pixel size: `mpp`, or what a TIFF says."""
+        """Only tissue is judged, as on a slide. Needs the pixel size: `mpp`, or what a TIFF says.
+
+        Tissue is told by its stain: a greyscale image is refused with 422; /v1/focus/scores takes it.
+        """
         kind = bodies.negotiate(request.headers.get("accept"), list(FORMS))
         upload, fields = await bodies.one(request, limits)
         drawn, about = await focus.heat_map(upload.data, _mpp(fields, mpp), FORMS[kind])

@@ -47,12 +47,12 @@ def tissue(picture: NDArray[np.uint8], pixel_um: float) -> NDArray[np.bool_]:
     spread = most - least
     black = (most < _BLACK) & (spread < _COLOURLESS)
     if black.mean() > 0.5 and (least > _DARKEST_GLASS).mean() < 0.02:
-        raise Rejected(Reason.UNSUPPORTED, "a dark background; focus is judged on stained tissue in bright field")
+        raise Rejected(Reason.NOT_BRIGHT_FIELD, "a dark background; send stained tissue in bright field")
     side = max(1, round(_CELL_UM / pixel_um))
     sharp = _absorbance(picture)
     # Where something is dark enough to be tissue, some of it must have a colour.
     if (seen := sharp > _STAINED).any() and np.percentile(spread[seen], 99) < _LEAST_COLOUR:
-        raise Rejected(Reason.UNSUPPORTED, "a greyscale picture; focus is judged on stained tissue in colour")
+        raise Rejected(Reason.NOT_BRIGHT_FIELD, "a greyscale picture; tissue is told by its stain: send it in colour")
     dark = ndimage.uniform_filter(sharp, side, mode="nearest")
     ink = (_share(_ink(picture), side) > _MOST_INK) | (_share(black, side) > _MOST_BLACK)
     ink = ndimage.maximum_filter(ink, size=2 * side + 1)

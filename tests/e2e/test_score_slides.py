@@ -50,7 +50,7 @@ REASONS = {
     "cut": "truncated",
     "empty": "truncated",
     "glass": "no_tissue",
-    "grey": "unsupported",
+    "grey": "not_bright_field",
     "no_mpp": "unknown_mpp",
     "small": "too_small",
 }

@@ -153,7 +153,7 @@ def _disc(radius: float) -> NDArray[np.float32]:
         (on_glass(400, 400, (0, 0, 0, 0)), 0.25, Reason.NO_TISSUE),
         (np.full((400, 400, 3), 255, np.uint8), 0.25, Reason.NO_TISSUE),
         (on_glass(400, 400, (180, 180, 30, 30)), 0.25, Reason.NO_TISSUE),
-        (stained(400, 400).mean(axis=2).astype(np.uint8), 0.25, Reason.UNSUPPORTED),
+        (stained(400, 400).mean(axis=2).astype(np.uint8), 0.25, Reason.NOT_BRIGHT_FIELD),
     ],
     ids=["small", "no-mpp", "glass", "white", "speck", "grey"],
 )

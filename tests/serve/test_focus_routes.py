@@ -1,6 +1,7 @@
 """Focus over HTTP, with the model in this process."""
 
 import asyncio
+import base64
 import io
 import json
 from pathlib import Path
@@ -131,6 +132,24 @@ def test_heat_maps_that_cannot_be(http: TestClient, on_a_slide: bytes, tile: byt
     assert (answer.status_code, answer.json()["reason"]) == (422, "no_tissue")
     two = [("images", ("a.png", tile)), ("images", ("b.png", tile))]
     assert http.post("/v1/focus/heatmaps?mpp=1", files=two).status_code == 422
+
+
+def test_grey_is_judged_as_colour_of_equal_parts_and_no_tissue_is_told_in_it(http: TestClient) -> None:
+    luma = np.asarray(Image.fromarray(stained(256, 256)).convert("L"))
+    grey, colour = encoded(luma), encoded(np.stack([luma] * 3, axis=-1))
+    by_kind = {"image/png": grey, "image/tiff": encoded(luma, "TIFF"), "image/bmp": encoded(luma, "BMP")}
+    wanted = http.post("/v1/focus/scores?mpp=0.25", content=colour, headers=PNG).json()
+    tensor = {"name": "images", "datatype": "BYTES", "shape": [2]}
+    tensor["data"] = [base64.b64encode(one).decode() for one in (grey, colour)]
+    outputs = http.post("/v2/models/focus/infer", json={"inputs": [tensor]}).json()["outputs"]
+    (radii,) = [one["data"] for one in outputs if one["name"] == "radius_px"]
+    assert radii == [wanted["scores"][0]["radius_px"]] * 2
+    for kind, data in {**by_kind, "image/*": colour}.items():
+        headers = {"Content-Type": kind}
+        assert http.post("/v1/focus/scores?mpp=0.25", content=data, headers=headers).json() == wanted
+        answer = http.post("/v1/focus/heatmaps?mpp=0.25", content=data, headers=headers)
+        assert (answer.status_code, answer.json()["reason"]) == (422, "not_bright_field")
+        assert "send it in colour" in answer.json()["detail"]
 
 
 def test_figures_are_shown(http: TestClient, focus: LocalFocus, tile: bytes) -> None:
