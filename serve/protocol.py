@@ -7,6 +7,7 @@ Source:
 import base64
 import binascii
 import math
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from serve.skin_protocol import Inferred
 from serve.wire import FOCUS, FOCUS_NOTE, SKIN, About, Focus, Item, Judged, Refused, Skin, SkinAbout, model_headers
 
 _INPUT = "images"
+_OUTPUTS = {FOCUS: ("classes", "radius_px", "certainty"), SKIN: skin_protocol.OUTPUTS}
 
 _CURL = (
     'curl -H \'Content-Type: application/json\' -d \'{"inputs": [{"name": "images", "shape": [1], '
@@ -104,8 +106,9 @@ def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
         return _answer(asked, found)
 
     async def inferred(name: str, asked: InferRequest) -> Inferred:
-        tensors, wanted = _tensors(asked), {str(one.get("name")) for one in asked.outputs}
-        if _model(name, focus, skin) is focus:
+        model = _model(name, focus, skin)
+        tensors, wanted = _tensors(asked), _wanted(asked, _OUTPUTS[name])
+        if model is focus:
             return await _judged_of(focus, asked.inputs, wanted, limits)
         return await skin_protocol.infer(known(skin), tensors, wanted, limits)
 
@@ -173,9 +176,6 @@ async def _judged_of(focus: Focus, inputs: list[InputTensor], wanted: set[str], 
         _output("radius_px", [len(judged)], [one.radius_px for one in judged]),
         _output("certainty", [len(judged)], [one.certainty for one in judged]),
     ]
-    unknown = wanted - {one["name"] for one in outputs}
-    if unknown:
-        raise field_problem("outputs", f"no output {sorted(unknown)[0][:50]!r}")
     chosen = [one for one in outputs if not wanted or one["name"] in wanted]
     return Inferred(chosen, about, {"note": FOCUS_NOTE}, {})
 
@@ -187,6 +187,14 @@ def _tensors(asked: InferRequest) -> dict[str, tuple[int, str, list[int], list[A
             raise field_problem(f"inputs.{place}.name", f"the input {one.name[:50]!r} is given twice")
         found[one.name] = (place, one.datatype, one.shape, one.data)
     return found
+
+
+def _wanted(asked: InferRequest, known: Sequence[str]) -> set[str]:
+    for place, one in enumerate(asked.outputs):
+        if one.get("name") not in known:
+            text = f"no output {str(one.get('name'))[:50]!r}; known: {', '.join(known)}"
+            raise field_problem(f"outputs.{place}.name", text)
+    return {one["name"] for one in asked.outputs}
 
 
 def _items(tensor: InputTensor, limits: Limits) -> list[Item]:

@@ -15,7 +15,7 @@ from serve import skin_protocol
 from serve.http import PROBLEM, Limits, busy
 from serve.wire import FOCUS_NOTE, SKIN_NOTE, About
 from tests import skin_model
-from tests.serve.local import BASE, LocalFocus, client, encoded, server
+from tests.serve.local import BASE, LocalFocus, LocalSkin, client, encoded, server
 from tests.slides import stained
 
 PNG = {"Content-Type": "image/png"}
@@ -120,8 +120,34 @@ class TestProtocol:
         answer = http.post("/v2/models/focus/infer", json={"inputs": inputs, "outputs": [{"name": "radius_px"}]})
         (output,) = answer.json()["outputs"]
         assert (output["name"], output["shape"]) == ("radius_px", [2])
-        answer = http.post("/v2/models/focus/infer", json={"inputs": inputs, "outputs": [{"name": "x"}]})
+
+    def test_each_output_of_a_model_can_be_asked_for(self, http: TestClient, tile: bytes) -> None:
+        image = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(tile).decode()]}
+        condition = {"name": "condition", "shape": [1], "datatype": "BYTES", "data": ["BCC"]}
+        for model, tensor in (("focus", image), ("skin", condition)):
+            for one in http.get(f"/v2/models/{model}").json()["outputs"]:
+                body = {"inputs": [tensor], "outputs": [{"name": one["name"]}]}
+                (output,) = http.post(f"/v2/models/{model}/infer", json=body).json()["outputs"]
+                assert (output["name"], output["datatype"]) == (one["name"], one["datatype"])
+
+    @pytest.mark.parametrize(("model", "call"), [("focus", "score"), ("skin", "draw")])
+    @pytest.mark.parametrize("unknown", [{"name": "x"}, {"name": ["x"]}, {}])
+    def test_an_unknown_output_is_refused_before_any_work(
+        self, focus: LocalFocus, skin: LocalSkin, tile: bytes, model: str, call: str, unknown: dict[str, Any]
+    ) -> None:
+        async def called(*_: Any) -> None:
+            raise AssertionError("the work was begun")
+
+        image = {"name": "images", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(tile).decode()]}
+        condition = {"name": "condition", "shape": [1], "datatype": "BYTES", "data": ["BCC"]}
+        known = {"name": "radius_px" if model == "focus" else "seed"}
+        body = {"inputs": [image if model == "focus" else condition], "outputs": [known, unknown]}
+        with client(focus, skin=skin) as http, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(focus if model == "focus" else skin, call, called)
+            answer = http.post(f"/v2/models/{model}/infer", json=body)
         assert answer.status_code == 422
+        assert answer.json()["errors"][0]["field"] == "body.outputs.1.name"
+        assert f"known: {'classes' if model == 'focus' else 'images'}" in answer.json()["error"]
 
     @pytest.mark.parametrize(
         "tensor",
@@ -201,7 +227,6 @@ class TestProtocol:
         answer = self.draw(http, **tensors)
         assert answer.status_code == 422, answer.text
         assert answer.json()["error"] == answer.json()["detail"]
-        assert self.draw(http, ["x"], condition=["BCC"]).status_code == 422
 
     def test_an_answer_says_what_v1_says_of_it(self, http: TestClient, tile: bytes) -> None:
         answer = self.draw(http, ["images"], condition=["BCC", "NEV"], seed=[3, 2**62])
