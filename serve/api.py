@@ -7,7 +7,7 @@ of their deployments (:mod:`serve.app`).
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
@@ -17,7 +17,7 @@ import medsynth
 from medsynth.skin import tone
 from serve import docs, focus_routes, generator_routes, openapi, protocol, slide_routes
 from serve.figures import CONTENT_TYPE, Figures
-from serve.http import Gate, Limits, Problem, handle_problems
+from serve.http import Gate, Limits, Problem, handle_problems, read
 from serve.slides import SlideJobs
 from serve.wire import SKIN, About, Focus, Skin, SkinAbout, model_name
 
@@ -37,9 +37,6 @@ _POLICY = (
 )
 _ABSENT = {SKIN: generator_routes.ABSENT}
 _POLICY_HEADER = {"Content-Security-Policy": _POLICY}
-
-
-Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 def build(
@@ -79,7 +76,7 @@ def build(
     app.include_router(slide_routes.routes(jobs))
     app.include_router(protocol.routes(focus, skin, limits))
 
-    @_read(app, "/docs", include_in_schema=False)
+    @read(app, "/docs", include_in_schema=False)
     async def page_of_docs(request: Request) -> Response:
         page = docs.html(app.openapi(), await _a_condition(skin), docs.base_of(request))
         return Response(page, media_type="text/html", headers=_POLICY_HEADER)
@@ -92,20 +89,20 @@ def build(
 def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[bytes]]) -> APIRouter:
     router = APIRouter(tags=["service"])
 
-    @_read(router, "/v1/models", summary="The models that answer")
+    @read(router, "/v1/models", summary="The models that answer")
     async def models() -> dict[str, Any]:
         found = [_focus(await focus.about())]
         if skin is None:
             return {"note": NOT_FOR_DIAGNOSIS, "models": found, "absent": _ABSENT}
         return {"note": NOT_FOR_DIAGNOSIS, "models": [*found, _skin(await skin.about())]}
 
-    @_read(router, "/healthz", summary="Whether the process lives")
-    @_read(router, "/v2/health/live", summary="Whether the process lives")
+    @read(router, "/healthz", summary="Whether the process lives")
+    @read(router, "/v2/health/live", summary="Whether the process lives")
     async def alive() -> dict[str, bool]:
         return {"live": True}
 
-    @_read(router, "/readyz", summary="Whether the weights are loaded")
-    @_read(router, "/v2/health/ready", summary="Whether the weights are loaded")
+    @read(router, "/readyz", summary="Whether the weights are loaded")
+    @read(router, "/v2/health/ready", summary="Whether the weights are loaded")
     async def ready() -> dict[str, Any]:
         # 503 until there is of each model a replica with loaded weights; one that is busy is ready
         if skin is None:
@@ -114,7 +111,7 @@ def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[byt
         await asyncio.gather(protocol.loaded(focus), protocol.loaded(skin))
         return {"ready": True}
 
-    @_read(
+    @read(
         router,
         "/metrics",
         summary="Figures for Prometheus",
@@ -124,25 +121,15 @@ def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[byt
     async def figures() -> Response:
         return Response(await metrics(), headers={"Content-Type": CONTENT_TYPE})
 
-    @_read(router, "/", include_in_schema=False)
+    @read(router, "/", include_in_schema=False)
     async def page() -> Response:
         return _file("index.html")
 
-    @_read(router, "/page/{name}", include_in_schema=False)
+    @read(router, "/page/{name}", include_in_schema=False)
     async def part(name: str) -> Response:
         return _file(name)
 
     return router
-
-
-def _read(router: APIRouter | FastAPI, path: str, **options: Any) -> Callable[[Handler], Handler]:
-    """A route for GET, and one for HEAD that the document leaves out; the server sends no body with its answer."""
-
-    def add(handler: Handler) -> Handler:
-        router.get(path, **options)(handler)
-        return router.head(path, include_in_schema=False)(handler)
-
-    return add
 
 
 async def _a_condition(skin: Skin | None) -> str:

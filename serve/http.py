@@ -14,12 +14,12 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
@@ -40,6 +40,8 @@ _OPEN_PREFIX = "/page/"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOG = logging.getLogger("medsynth.serve")
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """Of the request that is being answered."""
@@ -142,6 +144,22 @@ def handle_problems(app: FastAPI) -> None:
 def _is_json(request: Request) -> bool:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def read(router: APIRouter | FastAPI, path: str, **options: Any) -> Callable[[Handler], Handler]:
+    """A route for GET, and one for HEAD that the document leaves out; the server sends no body with its answer.
+
+    Args:
+        router: that gets them.
+        path: of both.
+        options: of the route for GET.
+    """
+
+    def add(handler: Handler) -> Handler:
+        router.get(path, **options)(handler)
+        return router.head(path, include_in_schema=False)(handler)
+
+    return add
 
 
 def tokens_of(environment: Mapping[str, str]) -> tuple[str, ...]:

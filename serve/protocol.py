@@ -21,7 +21,7 @@ from medsynth import images
 from medsynth.errors import Reason, Rejected
 from serve import bodies, skin_protocol
 from serve.generator_routes import known
-from serve.http import Limits, Problem, field_problem
+from serve.http import Limits, Problem, field_problem, read
 from serve.skin_protocol import Inferred
 from serve.wire import FOCUS, FOCUS_NOTE, SKIN, About, Focus, Item, Judged, Refused, Skin, SkinAbout, model_headers
 
@@ -63,29 +63,27 @@ def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
     """
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
 
-    @router.get("", summary="The server")
+    @read(router, "", summary="The server")
     async def server() -> dict[str, Any]:
         return {"name": "medsynth", "version": medsynth.__version__, "extensions": []}
 
-    @router.get("/models/{name}", summary="A model")
+    @read(router, "/models/{name}", summary="A model")
     async def model(name: str) -> dict[str, Any]:
         """Its version has the same, and `ready` and `infer`, at /v2/models/{name}/versions/{version}."""
         return _described(await _model(name, focus, skin).about())
 
-    @router.get("/models/{name}/versions/{version}", include_in_schema=False)
+    @read(router, "/models/{name}/versions/{version}", include_in_schema=False)
     async def model_version(name: str, version: str) -> dict[str, Any]:
         about = await _model(name, focus, skin).about()
         _check(version, about)
         return _described(about)
 
-    @router.head("/models/{name}/ready", include_in_schema=False)
-    @router.get("/models/{name}/ready", summary="Whether a model answers")
+    @read(router, "/models/{name}/ready", summary="Whether a model answers")
     async def ready(name: str) -> dict[str, Any]:
         await loaded(_model(name, focus, skin))
         return {"name": name, "ready": True}
 
-    @router.head("/models/{name}/versions/{version}/ready", include_in_schema=False)
-    @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
+    @read(router, "/models/{name}/versions/{version}/ready", include_in_schema=False)
     async def version_ready(name: str, version: str) -> dict[str, Any]:
         _check(version, await _model(name, focus, skin).about())
         return {"name": name, "version": version, "ready": True}

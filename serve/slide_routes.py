@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve import openapi
-from serve.http import Problem
+from serve.http import Problem, read
 from serve.slides import FILES, RUNNING, SlideJobs
 
 Status = Literal["running", "scored", "nothing to score", "rejected", "failed"]
@@ -92,7 +92,8 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
         place = f"/v1/focus/slides/{job}"
         return JSONResponse({"id": job, "status": status, "location": place}, 202, {"Location": place})
 
-    @router.get(
+    @read(
+        router,
         "/{job}",
         response_model=SlideState,
         responses={
@@ -106,7 +107,8 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
         files = {name: f"/v1/focus/slides/{job}/{name}" for name in found.get("files", ())}
         return JSONResponse({**found, "files": files}, headers=headers)
 
-    @router.get(
+    @read(
+        router,
         "/{job}/{name}",
         response_class=Response,
         responses={200: {"content": {kind: {"schema": _schema(kind)} for kind in FILES.values()}}},

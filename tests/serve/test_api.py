@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from serve import skin_protocol
+from serve import docs, skin_protocol
 from serve.http import PROBLEM, Limits, busy
 from serve.wire import FOCUS_NOTE, SKIN_NOTE, About
 from tests import skin_model
@@ -59,15 +59,16 @@ def test_what_needs_no_token(focus: LocalFocus, tile: bytes) -> None:
 
 def test_head_is_answered_as_get_is(focus: LocalFocus) -> None:
     http = client(focus)
-    places = ("/", "/page/page.css", "/docs", "/healthz", "/readyz", "/metrics", "/v1/models")
-    health = ("/v2/health/live", "/v2/health/ready", "/v2/models/focus/ready")
+    told = http.get("/openapi.json").json()["paths"]
+    documented = [docs._filled(path) for path, methods in told.items() if "get" in methods]
+    version = "/v2/models/focus/versions/" + asyncio.run(focus.about()).version
     with server(http.app) as address, httpx2.Client(base_url=address) as real:
-        for path in (*places, *health):
+        for path in ("/", "/page/page.css", "/docs", "/openapi.json", version, f"{version}/ready", *documented):
             head, get = real.head(path), real.get(path)
-            assert (head.status_code, head.content) == (200, b""), path
+            assert (head.status_code, head.content) == (get.status_code, b""), path
             assert head.headers["content-type"] == get.headers["content-type"]
-    openapi = http.get("/openapi.json").json()
-    assert all("head" not in methods for methods in openapi["paths"].values())
+            assert get.status_code == (404 if path.startswith("/v1/focus/slides") else 200)  # it was given no place
+    assert all("head" not in methods for methods in told.values())
     assert client(Absent()).head("/readyz").status_code == 503
     assert http.post("/healthz").headers["allow"] == "GET"
 
