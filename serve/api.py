@@ -5,6 +5,7 @@ of their deployments (:mod:`serve.app`).
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any
@@ -78,7 +79,7 @@ def build(
 
     @read(app, "/docs", include_in_schema=False)
     async def page_of_docs(request: Request) -> Response:
-        page = docs.html(app.openapi(), await _a_condition(skin), docs.base_of(request))
+        page = docs.html(app.openapi(), docs.base_of(request), await _for_commands(focus, skin))
         return Response(page, media_type="text/html", headers=_POLICY_HEADER)
 
     # After the last route: one more, and the framework would make the document anew.
@@ -132,11 +133,14 @@ def _shared(focus: Focus, skin: Skin | None, metrics: Callable[[], Awaitable[byt
     return router
 
 
-async def _a_condition(skin: Skin | None) -> str:
-    try:
-        return next(iter((await skin.about()).colours)) if skin is not None else "CONDITION"
-    except Problem:  # the documentation is there even if no model is
-        return "CONDITION"
+async def _for_commands(focus: Focus, skin: Skin | None) -> dict[str, str]:
+    known = {"version": "VERSION", "condition": "CONDITION"}
+    with contextlib.suppress(Problem):  # the documentation is there even if no model is
+        known["version"] = (await focus.about()).version
+    if skin is not None:
+        with contextlib.suppress(Problem):
+            known["condition"] = next(iter((await skin.about()).colours))
+    return known
 
 
 def _file(name: str) -> Response:

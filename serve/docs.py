@@ -11,19 +11,21 @@ _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 def commands(
-    openapi: Mapping[str, Any], base: str, condition: str
+    openapi: Mapping[str, Any], base: str, known: Mapping[str, str]
 ) -> Iterator[tuple[str, str, Mapping[str, Any], str]]:
     """Method, path, description and a curl command for each route.
 
     Args:
         openapi: the document.
         base: address of the service.
-        condition: that its generator draws.
+        known: a ``condition`` that its generator draws, and the ``version`` of its focus model.
     """
     for path, methods in openapi["paths"].items():
         for method, about in methods.items():
             command = about.get("x-curl", f"curl '{{base}}{_filled(path)}'")
-            yield method.upper(), path, about, command.replace("{base}", base).replace("{condition}", condition)
+            for name, value in {"base": base, **known}.items():
+                command = command.replace(f"{{{name}}}", value)
+            yield method.upper(), path, about, command
 
 
 def _filled(path: str) -> str:
@@ -38,16 +40,16 @@ def base_of(request: Request) -> str:
     return known + str(request.scope.get("root_path", "")).rstrip("/")
 
 
-def html(openapi: Mapping[str, Any], condition: str, base: str) -> str:
+def html(openapi: Mapping[str, Any], base: str, known: Mapping[str, str]) -> str:
     """The page.
 
     Args:
         openapi: the document.
-        condition: that the generator draws.
         base: address of the service in the commands.
+        known: what else stands in them, as :func:`commands` has it.
     """
     parts = []
-    for method, path, about, command in commands(openapi, base, condition):
+    for method, path, about, command in commands(openapi, base, known):
         rows = [
             f"<li><code>{_text(one['name'])}</code> ({one['in']}) {_text(one.get('description', ''))}</li>"
             for one in about.get("parameters", ())

@@ -97,6 +97,12 @@ class ModelReady(BaseModel):
     ready: bool
 
 
+class VersionReady(ModelReady):
+    """A model's version that answers."""
+
+    version: str
+
+
 class OutputTensor(BaseModel):
     """What a model made of the inputs."""
 
@@ -121,6 +127,9 @@ _PROTOCOL: dict[str, type[BaseModel]] = {
     "/v2/models/{name}": ModelMetadata,
     "/v2/models/{name}/ready": ModelReady,
     "/v2/models/{name}/infer": InferResponse,
+    "/v2/models/{name}/versions/{version}": ModelMetadata,
+    "/v2/models/{name}/versions/{version}/ready": VersionReady,
+    "/v2/models/{name}/versions/{version}/infer": InferResponse,
 }
 """What the Open Inference Protocol prescribes as answers."""
 

@@ -9,10 +9,10 @@ import binascii
 import math
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
@@ -32,6 +32,9 @@ _CURL = (
     'curl -H \'Content-Type: application/json\' -d \'{"inputs": [{"name": "images", "shape": [1], '
     '"datatype": "BYTES", "data": ["\'$(base64 -w0 tile.png)\'"]}]}\' \'{base}/v2/models/focus/infer\''
 )
+
+
+Version = Annotated[str, Path(description="the one that /v2/models/{name} tells")]
 
 
 class InputTensor(BaseModel):
@@ -69,11 +72,10 @@ def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
 
     @read(router, "/models/{name}", summary="A model")
     async def model(name: str) -> dict[str, Any]:
-        """Its version has the same, and `ready` and `infer`, at /v2/models/{name}/versions/{version}."""
         return _described(await _model(name, focus, skin).about())
 
-    @read(router, "/models/{name}/versions/{version}", include_in_schema=False)
-    async def model_version(name: str, version: str) -> dict[str, Any]:
+    @read(router, "/models/{name}/versions/{version}", summary="A model's version")
+    async def model_version(name: str, version: Version) -> dict[str, Any]:
         about = await _model(name, focus, skin).about()
         _check(version, about)
         return _described(about)
@@ -83,8 +85,8 @@ def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
         await loaded(_model(name, focus, skin))
         return {"name": name, "ready": True}
 
-    @read(router, "/models/{name}/versions/{version}/ready", include_in_schema=False)
-    async def version_ready(name: str, version: str) -> dict[str, Any]:
+    @read(router, "/models/{name}/versions/{version}/ready", summary="Whether a model's version answers")
+    async def version_ready(name: str, version: Version) -> dict[str, Any]:
         _check(version, await _model(name, focus, skin).about())
         return {"name": name, "version": version, "ready": True}
 
@@ -96,8 +98,13 @@ def routes(focus: Focus, skin: Skin | None, limits: Limits) -> APIRouter:
         """
         return _answer(asked, await inferred(name, asked))
 
-    @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
-    async def version_infer(name: str, version: str, asked: InferRequest) -> Response:
+    @router.post(
+        "/models/{name}/versions/{version}/infer",
+        summary="The same of a model's version",
+        openapi_extra={"x-curl": _CURL.replace("/infer", "/versions/{version}/infer")},
+    )
+    async def version_infer(name: str, version: Version, asked: InferRequest) -> Response:
+        """As without the version; 404 where another answers by now."""
         _check(version, await _model(name, focus, skin).about())
         found = await inferred(name, asked)
         _check(version, found.about)  # it may have been replaced meanwhile

@@ -82,15 +82,18 @@ def test_every_answer_is_documented(http: TestClient, tile: bytes) -> None:
 
     def posted(path: str, accept: str = "*/*", query: str = "", **body: Any) -> None:
         headers = {**body.pop("headers", {}), "Accept": accept}
-        names = {"name": body.pop("name", "")}
+        names = {name: body.pop(name, "") for name in ("name", "version")}
         check(http, "post", path, http.post(path.format(**names) + query, headers=headers, **body))
         seen.add(path)
 
     for path in ("/v1/models", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/metrics", "/v2"):
         got(path)
-    for name in ("focus", "skin"):
+    versions = {name: http.get(f"/v2/models/{name}").json()["versions"][0] for name in ("focus", "skin")}
+    for name, version in versions.items():
         got("/v2/models/{name}", name=name)
         got("/v2/models/{name}/ready", name=name)
+        got("/v2/models/{name}/versions/{version}", name=name, version=version)
+        got("/v2/models/{name}/versions/{version}/ready", name=name, version=version)
     for job in STATES:
         got("/v1/focus/slides/{job}", job=job)
     for file in slides.FILES:
@@ -103,9 +106,11 @@ def test_every_answer_is_documented(http: TestClient, tile: bytes) -> None:
         posted("/v1/skin/images", accept, json=DRAWN)
         posted("/v1/skin/images/from-map", accept, "?seed=7", content=encoded(drawn), headers=png)
     images = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(tile).decode()]}
-    posted("/v2/models/{name}/infer", name="focus", json={"id": "7", "inputs": [images]})
-    for outputs in ([], [{"name": "pixels"}]):
-        posted("/v2/models/{name}/infer", name="skin", json={"inputs": [CONDITION], "outputs": outputs})
+    for path in ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"):
+        posted(path, name="focus", version=versions["focus"], json={"id": "7", "inputs": [images]})
+        for outputs in ([], [{"name": "pixels"}]):
+            asked = {"inputs": [CONDITION], "outputs": outputs}
+            posted(path, name="skin", version=versions["skin"], json=asked)
     assert seen == set(http.get("/openapi.json").json()["paths"])
 
 
