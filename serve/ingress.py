@@ -33,6 +33,7 @@ _FRESH_SECONDS = 1.0
 _FIRST_SECONDS = 3.0
 _ABOUT_SECONDS = 0.5  # where it is known already: orchestrators wait a second for readiness
 _CONTROLLER_SECONDS = 3.0
+_FIGURES_SECONDS = 2.0
 _ANSWERING = ("RUNNING", "PENDING_MIGRATION")  # states of a replica to which Serve sends calls
 # What a call of a replica ends with that is gone; the last is a gRPC call's, see serve/environment.py.
 _LOST = (
@@ -67,10 +68,11 @@ class Remote:
     Args:
         handle: of the deployment.
         seconds: for an answer.
+        what: it is, for whoever gets none.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any], seconds: float) -> None:
-        self._handle, self._seconds = handle, seconds
+    def __init__(self, handle: DeploymentHandle[Any], seconds: float, what: str = "the model") -> None:
+        self._handle, self._seconds, self._what = handle, seconds, what
 
     async def __call__(self, method: str, *args: Any, seconds: float | None = None) -> Any:
         """The method's answer.
@@ -90,13 +92,13 @@ class Remote:
             except TimeoutError:
                 response.cancel()
                 if seconds is not None:
-                    raise busy("the model is not ready") from None
+                    raise busy(f"{self._what} did not answer within {seconds:g} s; ask again in a second") from None
                 raise Problem(504, f"no answer within {self._seconds:g} s; send fewer or smaller images") from None
             except BackPressureError:
                 raise busy("more is waiting than will be answered in time; ask again in a second", 429) from None
             except _LOST:
                 if last:
-                    raise busy("the model's replica was lost; ask again in a second") from None
+                    raise busy(f"{self._what}'s replica was lost; ask again in a second") from None
         raise AssertionError("unreachable")
 
 
@@ -261,7 +263,7 @@ class Ingress:
         assert client is not None, "a replica has its controller"
         check_address(listens_on(client.http_config.host), self._tokens)
         log_as_json()
-        self._settings, self._gatherer = settings, Remote(gatherer, 2.0)
+        self._settings, self._gatherer = settings, Remote(gatherer, _FIGURES_SECONDS, "the gatherer of figures")
         self._focus = RemoteFocus(focus, settings.limits.seconds)
         self._skin = RemoteSkin(skin, settings.limits.seconds) if skin is not None else None
         self._figures = Figures()
@@ -284,5 +286,5 @@ class Ingress:
         )
 
     async def _metrics(self) -> bytes:
-        found: bytes = await self._gatherer("text", seconds=2.0)
+        found: bytes = await self._gatherer("text", seconds=_FIGURES_SECONDS)
         return found

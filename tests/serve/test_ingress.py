@@ -117,6 +117,16 @@ class TestRemote:
         problem = self.fails(handle, seconds=0.01)
         assert (problem.status_code, problem.headers) == (503, {"Retry-After": "1"})
 
+    @pytest.mark.parametrize(
+        ("outcome", "told"), [(SLOW, "did not answer within 0.01 s"), (RayActorError(), "'s replica was lost")]
+    )
+    def test_whoever_gets_no_answer_is_told_from_whom(self, outcome: Any, told: str) -> None:
+        handle: Any = Handle(outcome)
+        with pytest.raises(Problem) as caught:
+            asyncio.run(Remote(handle, 5, "the gatherer")("text", seconds=0.01))
+        assert caught.value.detail.startswith("the gatherer"), "figures are no model's"
+        assert told in caught.value.detail
+
     @pytest.mark.parametrize("error", lost(), ids=lambda error: type(error).__name__)
     def test_a_lost_call_is_sent_once_more(self, error: BaseException) -> None:
         handle: Any = Handle(error, "found")
