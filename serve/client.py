@@ -31,7 +31,7 @@ class ServiceError(Exception):
 
     Args:
         status: of HTTP; 0 where no answer came.
-        problem: the members of its RFC 9457 answer.
+        problem: the members of its RFC 9457 answer, and ``retry_after``, in seconds.
     """
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
@@ -347,7 +347,7 @@ class Client:
             except ServiceError as error:
                 if error.status not in (0, 429, 503) or attempt == self._attempts:
                     raise
-                time.sleep(float(error.problem.get("retry_after", 1)))
+                time.sleep(error.problem["retry_after"])
         raise AssertionError("unreachable")
 
     def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
@@ -359,18 +359,16 @@ class Client:
             data = answer.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise ServiceError(0, {"title": "no answer", "detail": str(error)}) from error
+            raise ServiceError(0, {"title": "no answer", "detail": str(error), "retry_after": 1}) from error
         if 200 <= answer.status < 300:
             return data
-        try:
-            problem = json.loads(data)
-        except ValueError:
-            place = answer.headers.get("Location")
-            detail = data[:200].decode("latin-1") if place is None else f"redirected to {place}; give that address"
-            problem = {"title": answer.reason, "detail": detail}
-        if answer.headers.get("Retry-After", "").isdigit():
-            problem["retry_after"] = int(answer.headers["Retry-After"])
-        raise ServiceError(answer.status, problem)
+        place, told = answer.headers.get("Location"), None
+        text = " ".join(data[:200].decode("latin-1").split()) if place is None else f"redirected to {place}; use that"
+        with contextlib.suppress(ValueError, RecursionError):  # of whoever stands between: anything may come
+            told = json.loads(data)
+        problem = {"title": answer.reason, "detail": text, **(told if isinstance(told, dict) else {})}
+        later = answer.headers.get("Retry-After", "")
+        raise ServiceError(answer.status, {**problem, "retry_after": int(later) if later.isdecimal() else 1})
 
 
 def _skin_images(answer: bytes) -> list[SkinImage]:

@@ -128,6 +128,37 @@ def test_a_redirect_is_no_answer(status: int) -> None:
             assert caught.value.status == status
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'["down"]', '503 Service Unavailable: ["down"]'),
+        (b'"down"', '503 Service Unavailable: "down"'),
+        (b"null", "503 Service Unavailable: null"),
+        (b"<h1>\n\n down</h1>", "503 Service Unavailable: <h1> down</h1>"),
+        (b"\xff\xfe", "503 Service Unavailable: ÿþ"),
+        (b"[" * 100_000, "503 Service Unavailable: " + 200 * "["),
+        (b"", "503 Service Unavailable: "),
+        (
+            b'{"error": "down", "retry_after": "soon"}',
+            '503 Service Unavailable: {"error": "down", "retry_after": "soon"}',
+        ),
+        (b'{"title": "Down", "detail": "for an hour"}', "503 Down: for an hour"),
+    ],
+)
+def test_whatever_an_error_brings_it_is_told(monkeypatch: pytest.MonkeyPatch, body: bytes, told: str) -> None:
+    later, slept = [{"Retry-After": "7"}, {}, {"Retry-After": "soon"}, {"Retry-After": "\u00b2"}], list[float]()
+
+    async def down(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await Response(body, 503, later.pop(0))(scope, receive, send)
+
+    with server(down) as address:
+        monkeypatch.setattr("serve.client.time.sleep", slept.append)
+        with pytest.raises(ServiceError) as caught:
+            Client(address, attempts=4).models()
+    assert (str(caught.value), caught.value.status, slept) == (told, 503, [7, 1, 1])
+
+
 class Busy(LocalFocus):
     """Says twice that it is busy."""
 
