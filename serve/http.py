@@ -23,6 +23,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
+from starlette._utils import get_route_path  # nothing public tells; the router's own, so that both see the same
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -119,7 +120,7 @@ def handle_problems(app: FastAPI) -> None:
     async def raised(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         more = dict(error.more) if isinstance(error, Problem) else {}
-        if request.url.path.startswith("/v2"):
+        if get_route_path(request.scope).startswith("/v2"):
             more["error"] = str(error.detail)  # where clients of the Open Inference Protocol look
         return problem_response(error.status_code, str(error.detail), error.headers, more)
 
@@ -266,7 +267,7 @@ class Gate:
         return None
 
     def _may_enter(self, scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
-        path = scope["path"]
+        path = get_route_path(scope)
         if not self._tokens or path in OPEN_PATHS or path.startswith(_OPEN_PREFIX):
             return True
         scheme, _, shown = headers.get(b"authorization", b"").partition(b" ")

@@ -213,6 +213,20 @@ def test_the_gate_stands_before_serves_ingress(service: Service, tile_bytes: byt
     assert ask(service, "/readyz")[0] == ask(service, "/healthz")[0] == 200
 
 
+def test_below_a_prefix_the_same_is_open_and_the_same_is_closed(service: Service, tile_bytes: bytes) -> None:
+    serve.run(app(service.args()), name="mounted", route_prefix="/below/it")
+    try:
+        for path in ("/", "/page/page.js", "/docs", "/openapi.json", "/healthz", "/readyz", "/v2/health/ready"):
+            assert ask(service, "/below/it" + path, Authorization="")[0] == 200, path
+        for path in ("/v1/models", "/metrics", "/v2", "/below/it/healthz"):
+            assert ask(service, "/below/it" + path, Authorization="")[0] == 401, path
+        mounted = Client(f"{service.address}/below/it", TOKEN)
+        assert mounted.score(tile_bytes, 0.25) == service.client().score(tile_bytes, 0.25)
+        assert "error" in json.loads(ask(service, "/below/it/v2/models/other")[2])
+    finally:
+        serve.delete("mounted")
+
+
 def test_answers_in_batches_do_not_depend_on_their_company(service: Service) -> None:
     pictures = [encoded(stained(150 + 16 * (n % 3), 170, n)) for n in range(8)]
     alone = [service.client().score(one, 0.25) for one in pictures]

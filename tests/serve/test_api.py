@@ -48,13 +48,21 @@ def test_models_are_listed(http: TestClient) -> None:
     assert model["grades_um"] == [0.5, 1.0, 2.0]
 
 
-def test_what_needs_no_token(focus: LocalFocus, tile: bytes) -> None:
-    guarded = client(focus, tokens=("a-token-of-16-letters",))
+@pytest.mark.parametrize("prefix", ["", "/medsynth", "/a/b"])
+def test_what_needs_no_token(focus: LocalFocus, tile: bytes, prefix: str) -> None:
+    guarded = TestClient(client(focus, tokens=("a-token-of-16-letters",)).app, BASE, root_path=prefix)
     for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/page/focus.js", "/docs"):
-        assert guarded.get(path).status_code == 200
-    for path in ("/v1/models", "/metrics", "/v2", "/v2/models/focus", "/v1/focus/slides/" + 32 * "0"):
-        assert guarded.get(path).status_code == 401
-    assert guarded.post("/v1/focus/scores", content=tile, headers=PNG).status_code == 401
+        assert guarded.get(prefix + path).status_code == 200
+    closed = ("/v1/models", "/metrics", "/v2", "/v2/models/focus", "/v1/focus/slides/" + 32 * "0", "/x/healthz", "x")
+    for path in closed:
+        assert guarded.get(prefix + path).status_code == 401
+    assert guarded.post(f"{prefix}/v1/focus/scores", content=tile, headers=PNG).status_code == 401
+
+
+def test_errors_of_the_open_protocol_are_its_own_below_a_prefix(focus: LocalFocus) -> None:
+    http = TestClient(client(focus).app, BASE, root_path="/medsynth")
+    assert http.get("/medsynth/v2/models/other").json()["error"].startswith("no model 'other'")
+    assert "error" not in http.get("/medsynth/v1/other").json()
 
 
 def test_head_is_answered_as_get_is(focus: LocalFocus) -> None:
