@@ -65,9 +65,9 @@ def html(openapi: Mapping[str, Any], base: str, known: Mapping[str, str]) -> str
     info = openapi["info"]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>medsynth: HTTP</title>'
-        '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/page/page.css"></head>'
+        '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="page/page.css"></head>'
         f"<body><main><h1>medsynth {_text(info['version'])}: HTTP</h1><p>{_text(info['description'])}</p>"
-        '<p>Machine-readable: <a href="/openapi.json">/openapi.json</a>. Try it: <a href="/">the page</a>. Where '
+        '<p>Machine-readable: <a href="openapi.json">/openapi.json</a>. Try it: <a href="./">the page</a>. Where '
         "tokens are demanded, add <code>-H 'Authorization: Bearer TOKEN'</code>. Errors are "
         "<code>application/problem+json</code>.</p>" + "".join(parts) + "</main></body></html>"
     )

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -83,13 +83,13 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
             "'{base}/v1/focus/slides'"
         },
     )
-    async def start(asked: SlideRequest) -> Response:
+    async def start(request: Request, asked: SlideRequest) -> Response:
         """Answers 202 and where to ask for progress and result.
 
         The same slide again is the same job, whose status is told; one that failed is tried anew.
         """
         job, status = await known().start(asked.uri, asked.mpp)
-        place = f"/v1/focus/slides/{job}"
+        place = _place(request, job)
         return JSONResponse({"id": job, "status": status, "location": place}, 202, {"Location": place})
 
     @read(
@@ -101,10 +101,10 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
         },
         summary="How far a slide is, or what it came to",
     )
-    async def state(job: Job) -> Response:
+    async def state(request: Request, job: Job) -> Response:
         found: dict[str, Any] = await known().state(job)
         headers = {"Retry-After": "1"} if found["status"] == RUNNING else {}
-        files = {name: f"/v1/focus/slides/{job}/{name}" for name in found.get("files", ())}
+        files = {name: f"{_place(request, job)}/{name}" for name in found.get("files", ())}
         return JSONResponse({**found, "files": files}, headers=headers)
 
     @read(
@@ -121,6 +121,10 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
         return Response(await known().file(job, name), media_type=FILES[name])
 
     return router
+
+
+def _place(request: Request, job: str) -> str:
+    return f"{request.scope.get('root_path', '').rstrip('/')}/v1/focus/slides/{job}"
 
 
 def _schema(kind: str) -> dict[str, str]:

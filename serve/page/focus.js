@@ -1,6 +1,6 @@
 // Drop an image, and see where it is out of focus. All numbers and colours come from /v1/focus/heatmaps as JSON.
 
-import { askForToken, get, headers } from "/page/page.js";
+import { askForToken, get, headers } from "./page.js";
 
 const [form, file, mpp, opacity] = ["form", "file", "mpp", "opacity"].map(get);
 const canvas = get("canvas"), cursor = get("cursor"), reading = get("reading"), status = get("status");
@@ -23,7 +23,7 @@ async function map() {
   get("result").hidden = true;
   let answer, body;
   try {
-    const address = "/v1/focus/heatmaps" + (given && `?mpp=${encodeURIComponent(given)}`);
+    const address = "v1/focus/heatmaps" + (given && `?mpp=${encodeURIComponent(given)}`);
     const type = sent.type.startsWith("image/") ? sent.type : "image/tiff";
     const wanted = headers({ "Content-Type": type, Accept: "application/json" });
     answer = await fetch(address, { method: "POST", headers: wanted, body: sent });

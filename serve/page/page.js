@@ -14,7 +14,7 @@ export function askForToken() {
 }
 
 async function know() {
-  const answer = await fetch("/v1/models", { headers: headers({}) }).catch(() => null);
+  const answer = await fetch("v1/models", { headers: headers({}) }).catch(() => null);
   if (answer && answer.status === 401) askForToken();
   if (!answer || !answer.ok) return;
   const known = await answer.json();

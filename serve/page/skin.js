@@ -1,7 +1,7 @@
 // Ask for a skin photo with sliders, and see it in six skin types. The six pictures of one change are asked for at
 // once, since the generator draws eight at a time; of two changes the older one's requests are given up.
 
-import { askForToken, get, headers, whenKnown } from "/page/page.js";
+import { askForToken, get, headers, whenKnown } from "./page.js";
 
 const [condition, kind, extent, seed, camera] = ["condition", "type", "extent", "seed", "camera"].map(get);
 const plan = get("map"), photo = get("photo"), told = get("skin-status");
@@ -93,7 +93,7 @@ async function draw() {
 
 async function one(asked, signal) {
   const wanted = headers({ "Content-Type": "application/json", Accept: "image/png" });
-  const answer = await fetch("/v1/skin/images", { method: "POST", headers: wanted, body: JSON.stringify(asked), signal });
+  const answer = await fetch("v1/skin/images", { method: "POST", headers: wanted, body: JSON.stringify(asked), signal });
   if (answer.ok) return answer.blob();
   const problem = await answer.json();
   throw Object.assign(new Error(`${problem.title}: ${problem.detail}`), { status: answer.status });

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from starlette.types import Receive, Scope, Send
 
 from medsynth import images
 from serve.client import Client
@@ -200,6 +201,26 @@ def test_a_token_is_asked_for_where_one_is_needed(page: Page, focus: LocalFocus,
         page.keyboard.type(TOKEN)
         page.keyboard.press("Enter")
         expect(page.locator("#result")).to_be_visible()
+
+
+def test_it_works_below_a_prefix(page: Page, focus: LocalFocus, skin: LocalSkin, picture: Path) -> None:
+    app = client(focus, skin=skin).app
+
+    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "root_path": "/below/it"}, receive, send)
+
+    with server(mounted) as address:
+        page.goto(f"{address}/below/it/")
+        expect(page.locator("#pictures")).to_be_visible()
+        page.locator("#mpp").fill("0.25")
+        page.set_input_files("#file", picture)
+        expect(page.locator("#result")).to_be_visible()
+        page.get_by_role("link", name="How to ask over HTTP").click()
+        page.get_by_role("link", name="/openapi.json").click()
+        assert page.url == f"{address}/below/it/openapi.json"
+        page.go_back()
+        page.get_by_role("link", name="the page").click()
+        expect(page.locator("#pictures")).to_be_visible()
 
 
 def test_dropped_images_and_small_screens(page: Page, address: str, picture: Path, test_output: Path) -> None:

@@ -16,7 +16,7 @@ from medsynth.errors import NotFoundError, Reason, StorageError
 from serve import slides
 from serve.http import PROBLEM
 from serve.slides import SlideSettings, StoredJobs
-from tests.serve.local import LocalFocus, client
+from tests.serve.local import BASE, LocalFocus, client
 
 PLACE = "/v1/focus/slides"
 
@@ -96,6 +96,15 @@ def test_the_same_slide_again_is_the_same_job_with_its_own_status(
     write(tmp_path / "jobs" / first["id"], "outcome.json", {"status": "scored", "files": []})
     assert post(service, slide) == {**first, "status": "scored"}
     assert actors.launched == [first["id"]]
+
+
+def test_places_are_below_the_prefix_that_was_asked_at(service: TestClient, slide: str, tmp_path: Path) -> None:
+    below = TestClient(service.app, BASE, root_path="/below/it")
+    answer = below.post(f"/below/it{PLACE}", json={"uri": slide})
+    place, job = answer.headers["location"], answer.json()["id"]
+    assert place == answer.json()["location"] == f"/below/it{PLACE}/{job}"
+    write(tmp_path / "jobs" / job, "outcome.json", {"status": "scored", "name": "a", "files": ["overlay.png"]})
+    assert below.get(place).json()["files"] == {"overlay.png": f"{place}/overlay.png"}
 
 
 @pytest.mark.parametrize(
