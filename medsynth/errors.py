@@ -60,6 +60,7 @@ class Reason(StrEnum):
     """Why an input or an output was refused; the text stands in reject tables and reports."""
 
     MISSING = "missing"
+    STORAGE = "storage_failed"
     UNREADABLE = "unreadable"
     TRUNCATED = "truncated"
     UNSUPPORTED = "unsupported"

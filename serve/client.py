@@ -299,17 +299,18 @@ class Client:
         found: list[dict[str, Any]] = json.loads(self._ask("GET", "/v1/models"))["models"]
         return found
 
-    def start_slide(self, uri: str, mpp: float | None = None) -> str:
+    def start_slide(self, uri: str, mpp: float | None = None, again: bool = False) -> str:
         """Have a slide scored; the job's id.
 
         Args:
             uri: where the service reads the slide.
             mpp: µm per pixel; what the file says by default.
+            again: whether it is looked at once more if it was rejected.
 
         Raises:
             ServiceError: the slide is refused.
         """
-        body = json.dumps({"uri": uri, "mpp": mpp}).encode()
+        body = json.dumps({"uri": uri, "mpp": mpp, "again": again}).encode()
         found = json.loads(self._ask("POST", "/v1/focus/slides", body, {"Content-Type": "application/json"}))
         return str(found["id"])
 

@@ -23,6 +23,7 @@ class SlideRequest(BaseModel):
     mpp: float | None = Field(
         default=None, ge=0.01, le=20, allow_inf_nan=False, description="µm per pixel instead of what the file says"
     )
+    again: bool = Field(default=False, description="whether a slide that was rejected is looked at once more")
 
 
 class SlideJob(BaseModel):
@@ -86,9 +87,10 @@ def routes(jobs: SlideJobs | None) -> APIRouter:
     async def start(request: Request, asked: SlideRequest) -> Response:
         """Answers 202 and where to ask for progress and result.
 
-        The same slide again is the same job, whose status is told; one that failed is tried anew.
+        The same slide again is the same job, whose status is told; one that failed, or whose storage did, is tried
+        anew. A slide rejected for what it is stays so until its file changes, or the request says `again`.
         """
-        job, status = await known().start(asked.uri, asked.mpp)
+        job, status = await known().start(asked.uri, asked.mpp, asked.again)
         place = _place(request, job)
         return JSONResponse({"id": job, "status": status, "location": place}, 202, {"Location": place})
 

@@ -1,7 +1,7 @@
 """Slides by URI: a job each, done by Ray, whose state lies in its own folder and in no replica's memory.
 
 ``job.json`` is what was asked (written first, never again), ``progress.json`` how far it is, ``outcome.json`` what it
-came to (written last, once, and removed where a job that failed is sent again). The work is
+came to (written last, once, and removed where it is done again). The work is
 :func:`serve.slide_work.done` in a detached actor named after the job: it outlives the replica that started it. Where
 the actor is gone before its time, whoever asks next starts another, which goes on from what is committed.
 """
@@ -30,11 +30,11 @@ from serve.wire import Focus
 
 FILES = {"overlay.png": "image/png", "regions.geojson": "application/geo+json", "map.ome.tif": "image/tiff"}
 JOB, PROGRESS, OUTCOME = "job.json", "progress.json", "outcome.json"
-RUNNING, FAILED = "running", "failed"
+RUNNING, FAILED, REJECTED = "running", "failed", "rejected"
 ATTEMPTS = 3
 _NAMESPACE, _PREFIX = "medsynth", "slide-"
-_MAY_PASS = (Reason.MISSING, Reason.UNREADABLE)
-"""What a slide is rejected for whose storage failed, besides its own faults."""
+_MAY_PASS = (Reason.MISSING, Reason.STORAGE)
+"""What a slide is rejected for that has no fault of its own."""
 
 _LOG = logging.getLogger("medsynth.serve")
 
@@ -65,7 +65,7 @@ class SlideSettings(Settings):
 class SlideJobs(Protocol):
     """What the ingress asks of slide jobs."""
 
-    async def start(self, uri: str, mpp: float | None) -> tuple[str, str]:
+    async def start(self, uri: str, mpp: float | None, again: bool) -> tuple[str, str]:
         """Start a job, or find the one that does this; its id and status."""
 
     async def state(self, job: str) -> dict[str, Any]:
@@ -91,10 +91,13 @@ class StoredJobs:
     focus: Focus
     seconds: float = 20.0
 
-    async def start(self, uri: str, mpp: float | None) -> tuple[str, str]:
-        """Start a job, or find the one that does this; its id and status. One that failed is started anew."""
+    async def start(self, uri: str, mpp: float | None, again: bool) -> tuple[str, str]:
+        """Start a job, or find the one that does this; its id and status.
+
+        One that failed is started anew; one whose slide was rejected only where that is asked for.
+        """
         about = await self.focus.about()
-        return await self._within(lambda: self._start(uri, mpp, about.weights_sha256))
+        return await self._within(lambda: self._start(uri, mpp, again, about.weights_sha256))
 
     async def state(self, job: str) -> dict[str, Any]:
         """What is known of a job; one whose actor is gone is started again."""
@@ -119,13 +122,13 @@ class StoredJobs:
             _LOG.warning("storage fails", extra={"fields": {"error": str(error)}})
             raise busy("storage fails; ask again in a few seconds", seconds=5) from error
 
-    def _start(self, uri: str, mpp: float | None, weights_sha256: str) -> tuple[str, str]:
+    def _start(self, uri: str, mpp: float | None, again: bool, weights_sha256: str) -> tuple[str, str]:
         source = self._source(uri)
         asked = {"uri": source.uri, "etag": source.etag, "mpp": mpp, "weights_sha256": weights_sha256}
         job = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
         folder = self._folder(job)
         outcome = read_json(storage.join(folder, OUTCOME))
-        if outcome is not None and not _worth_another(outcome):
+        if outcome is not None and not _worth_another(outcome, again):
             return job, outcome["status"]
         if outcome is not None or not _alive(job):
             if _count() >= self.settings.at_once:
@@ -203,9 +206,10 @@ def _plain(uri: str) -> str:
     return found
 
 
-def _worth_another(outcome: dict[str, Any]) -> bool:
-    """Whether another attempt may come to something else."""
-    return outcome["status"] == FAILED or outcome.get("reason") in _MAY_PASS
+def _worth_another(outcome: dict[str, Any], again: bool) -> bool:
+    """Whether another attempt may come to something else, or is asked for."""
+    rejected = outcome["status"] == REJECTED
+    return outcome["status"] == FAILED or (rejected and (again or outcome["reason"] in _MAY_PASS))
 
 
 def read_json(uri: str) -> dict[str, Any] | None:

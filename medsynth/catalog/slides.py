@@ -158,7 +158,7 @@ def local_copy(uri: str) -> Iterator[Path]:
         except NotFoundError as error:
             raise Rejected(Reason.MISSING, str(error)) from error
         except StorageError as error:
-            raise Rejected(Reason.UNREADABLE, str(error)) from error
+            raise Rejected(Reason.STORAGE, str(error)) from error
         yield Path(folder, PurePosixPath(uri).name)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from medsynth import images, storage
 from medsynth.catalog import slides
-from medsynth.errors import CatalogError, Reason, Rejected
+from medsynth.errors import CatalogError, Reason, Rejected, StorageError
 from tests.bad_inputs import encoded
 from tests.servers import S3Server
 from tests.slides import on_glass, stained, write_tiff
@@ -227,4 +227,15 @@ def test_a_remote_slide_is_copied_with_its_folder_and_removed(moto_env: S3Server
         assert inside == ["one.mrxs", "one/Data/0.dat", "one/Index.dat"]
     assert not folder.exists()
     with pytest.raises(Rejected, match="missing"), slides.local_copy(storage.join(bucket, "s/none.svs")):
+        pass
+
+
+def test_storage_that_fails_is_no_fault_of_the_slide(moto_env: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = storage.join(moto_env.bucket(), "a.svs")
+
+    def broken(_: str) -> None:
+        raise StorageError(f"{uri}: the server does not answer")
+
+    monkeypatch.setattr(storage, "open_input", broken)
+    with pytest.raises(Rejected, match="storage_failed"), slides.local_copy(uri):
         pass

@@ -37,7 +37,7 @@ CONDITION = {"name": "condition", "datatype": "BYTES", "shape": [1], "data": ["B
 class Jobs:
     """Slide jobs that were done before."""
 
-    async def start(self, uri: str, mpp: float | None) -> tuple[str, str]:
+    async def start(self, uri: str, mpp: float | None, again: bool) -> tuple[str, str]:
         return JOB, "running"
 
     async def state(self, job: str) -> dict[str, Any]:
@@ -132,7 +132,8 @@ def test_each_route_has_a_summary_and_its_errors(http: TestClient) -> None:
 
 
 def test_a_slides_status_is_one_of_those_documented() -> None:
-    known = {slides.RUNNING, slides.FAILED, stages.SCORED, stages.NOTHING, scoring.REJECTED}
+    known = {slides.RUNNING, slides.FAILED, slides.REJECTED, stages.SCORED, stages.NOTHING}
+    assert slides.REJECTED == scoring.REJECTED
     assert set(get_args(slide_routes.Status)) == known
 
 

@@ -56,8 +56,8 @@ def service(tmp_path: Path, slide: str, actors: Actors, focus: LocalFocus) -> Te
     return client(focus, jobs=StoredJobs(settings, None, focus, seconds=2))
 
 
-def post(service: TestClient, slide: str) -> dict[str, Any]:
-    answer = service.post(PLACE, json={"uri": slide})
+def post(service: TestClient, slide: str, **more: Any) -> dict[str, Any]:
+    answer = service.post(PLACE, json={"uri": slide, **more})
     assert answer.status_code == 202, answer.text
     found: dict[str, Any] = answer.json()
     assert answer.headers["location"] == found["location"] == f"{PLACE}/{found['id']}"
@@ -111,7 +111,7 @@ def test_places_are_below_the_prefix_that_was_asked_at(service: TestClient, slid
     "outcome",
     [
         {"status": "failed", "detail": "the store does not answer"},
-        {"status": "rejected", "reason": str(Reason.UNREADABLE), "detail": "the store does not answer"},
+        {"status": "rejected", "reason": str(Reason.STORAGE), "detail": "the store does not answer"},
         {"status": "rejected", "reason": str(Reason.MISSING), "detail": "nothing there"},
     ],
 )
@@ -131,14 +131,28 @@ def test_what_may_pass_is_tried_anew_when_it_is_sent_again(
     assert (found["status"], found["progress"]) == ("running", None), "its attempts are counted from none"
 
 
-def test_what_the_slide_itself_is_refused_for_stays(
-    service: TestClient, slide: str, actors: Actors, tmp_path: Path
+@pytest.mark.parametrize("reason", [Reason.UNKNOWN_MPP, Reason.UNREADABLE, Reason.TRUNCATED])
+def test_what_the_slide_itself_is_refused_for_stays_until_it_changes_or_that_is_asked_for(
+    service: TestClient, slide: str, actors: Actors, tmp_path: Path, reason: Reason
 ) -> None:
     job = post(service, slide)["id"]
     actors.running.clear()
-    outcome = {"status": "rejected", "reason": str(Reason.UNKNOWN_MPP), "detail": "name it"}
+    outcome = {"status": "rejected", "reason": str(reason), "detail": "?"}
     write(tmp_path / "jobs" / job, "outcome.json", outcome)
-    assert post(service, slide)["status"] == "rejected"
+    assert [post(service, slide)["status"] for _ in range(3)] == ["rejected"] * 3
+    assert actors.launched == [job]
+    assert post(service, slide, again=True)["status"] == "running"
+    assert actors.launched == [job, job]
+    Path(slide).write_bytes(b"mended")
+    assert post(service, slide)["id"] not in actors.launched[:2]
+    assert len(actors.launched) == 3
+
+
+def test_a_scored_slide_is_not_scored_again(service: TestClient, slide: str, actors: Actors, tmp_path: Path) -> None:
+    job = post(service, slide)["id"]
+    actors.running.clear()
+    write(tmp_path / "jobs" / job, "outcome.json", {"status": "scored", "reason": None, "files": []})
+    assert post(service, slide, again=True)["status"] == "scored"
     assert actors.launched == [job]
 
 
