@@ -13,7 +13,8 @@ class Backlog:
     """Work that waits or is being done, in seconds by the model's own pace.
 
     A number of requests would not tell: one may hold a small image or sixty-four pictures, and a GPU does in a moment
-    what takes a CPU seconds.
+    what takes a CPU seconds. Work goes through stages that run side by side, files read or written and the network:
+    all of it comes as fast as the slowest lets it.
 
     Args:
         seconds: of work beyond which nothing is taken. Whoever asks when there is less than that gets an answer soon,
@@ -23,7 +24,7 @@ class Backlog:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._amount = 0
-        self._pace = 0.0
+        self._paces: dict[str, float] = {}
 
     def full(self, amount: int) -> Full | None:
         """Why so much more is not taken; None where it is. What is idle takes anything.
@@ -31,9 +32,10 @@ class Backlog:
         Args:
             amount: pictures, or pixels.
         """
-        if self._amount == 0 or (self._amount + amount) * self._pace <= self._seconds:
+        pace = max(self._paces.values(), default=0.0)
+        if self._amount == 0 or (self._amount + amount) * pace <= self._seconds:
             return None
-        return Full(max(1, math.ceil(self._amount * self._pace)))
+        return Full(max(1, math.ceil(self._amount * pace)))
 
     @contextlib.contextmanager
     def taken(self, amount: int) -> Iterator[None]:
@@ -44,7 +46,14 @@ class Backlog:
         finally:
             self._amount -= amount
 
-    def paced(self, amount: int, seconds: float) -> None:
-        """Be told how long so much took."""
-        newest = seconds / amount
-        self._pace = newest if self._pace == 0 else (1 - _NEWEST) * self._pace + _NEWEST * newest
+    def paced(self, stage: str, amount: int, seconds: float, at_once: int = 1) -> None:
+        """Be told how long so much took.
+
+        Args:
+            stage: of the work.
+            amount: as above.
+            seconds: that it took.
+            at_once: as much as this goes through the stage in that time.
+        """
+        newest = seconds / amount / at_once
+        self._paces[stage] = (1 - _NEWEST) * self._paces.get(stage, newest) + _NEWEST * newest

@@ -238,14 +238,19 @@ class FocusService:
         loop = asyncio.get_running_loop()
         async with self._room.taken(item.pixels):
             try:
-                one = await loop.run_in_executor(self._decoding, self._scorer.pixels, item.data, item.mpp)
+                one, seconds = await loop.run_in_executor(self._decoding, self._decoded, item)
             except Rejected as why:
                 return Refused.of(why)
+            self._backlog.paced("decoding", item.pixels, seconds, _DECODERS)
             self._queue(1)
             try:
                 return await self._batched(one)
             finally:
                 self._queue(-1)
+
+    def _decoded(self, item: Item) -> tuple[Decoded, float]:
+        started = time.monotonic()  # in the thread: what waits for one is not being decoded
+        return self._scorer.pixels(item.data, item.mpp), time.monotonic() - started
 
     async def _alone(self, one: Decoded) -> Judged:
         return (await self.together([one]))[0]
@@ -260,7 +265,7 @@ class FocusService:
         started = time.monotonic()
         judged = await loop.run_in_executor(self._judging, lambda: [self._scorer.judge(*one) for one in found])
         seconds = time.monotonic() - started
-        self._backlog.paced(sum(pixels[..., 0].size for pixels, _ in found), seconds)
+        self._backlog.paced("judging", sum(pixels[..., 0].size for pixels, _ in found), seconds)
         self.figures.batch.labels(FOCUS).observe(len(found))
         self.figures.batch_seconds.labels(FOCUS).observe(seconds)
         self.figures.images.labels(FOCUS).inc(len(found))

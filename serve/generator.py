@@ -257,9 +257,14 @@ class GeneratorService:
         finally:
             self._queue(-1)
         loop = asyncio.get_running_loop()
-        picture = await loop.run_in_executor(self._finishing, self._artist.finish, asked, one, drawn)
+        picture, seconds = await loop.run_in_executor(self._finishing, self._finished, asked, one, drawn)
+        self._backlog.paced("finishing", 1, seconds, _FINISHERS)
         self.figures.made.labels(picture.condition, picture.fitzpatrick).inc()
         return picture
+
+    def _finished(self, asked: Asked, one: One, drawn: Drawn) -> tuple[Picture, float]:
+        started = time.monotonic()  # in the thread: what waits for one is not being finished
+        return self._artist.finish(asked, one, drawn), time.monotonic() - started
 
     async def _alone(self, one: One) -> Drawn:
         return (await self.together([one]))[0]
@@ -274,7 +279,7 @@ class GeneratorService:
         started = time.monotonic()
         drawn = await loop.run_in_executor(self._drawing, self._artist.draw, batch)
         seconds = time.monotonic() - started
-        self._backlog.paced(len(batch), seconds)
+        self._backlog.paced("drawing", len(batch), seconds)
         self.figures.batch.labels(SKIN).observe(len(batch))
         self.figures.batch_seconds.labels(SKIN).observe(seconds)
         self.figures.images.labels(SKIN).inc(len(batch))
