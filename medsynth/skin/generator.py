@@ -38,8 +38,13 @@ class GeneratorSettings(Settings):
     look_spread: float = Field(default=0.8, gt=0, le=1)
     """Standard deviation of the look when drawing; 1 while it learns. Less of it gives fewer faults and less variety
     (truncation: Brock, Donahue and Simonyan, ICLR 2019, section 3.1)."""
-    grain_spread: float = Field(default=0.75, gt=0, le=1)
+    grain_spread: float = Field(default=0.6, gt=0, le=1)
     """The same of the noise by pixel and scale."""
+    softness: float = Field(default=0.8, ge=0, le=4)
+    """How soft the network's normalisation is when drawing, as a share of each layer's usual strength, at up to a
+    quarter of the full side; it is 0 while the network learns. See :attr:`PlusNetwork.floors`."""
+    fine_softness: float = Field(default=0.2, ge=0, le=4)
+    """The same at half of the side and at all of it, where the grain is made."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -155,8 +160,15 @@ class PlusNetwork(nn.Module):
         Modulation by regions: Tan et al., "Efficient semantic image synthesis via class-adaptive normalization",
         TPAMI 2021, a lean form of SPADE (Park et al., CVPR 2019). Noise by pixel and scale: Karras et al.,
         "A style-based generator architecture", CVPR 2019. Normalised pixels: Karras et al., "Progressive growing of
-        GANs", ICLR 2018, section 4.2. The bent ellipse is our own.
+        GANs", ICLR 2018, section 4.2. The bent ellipse and the floors are our own.
     """
+
+    floors: Tensor
+    """(layers,): added to a pixel's mean square over its channels before its root is divided by; none while learning.
+
+    Normalised in full, every pixel is equally strong, and between two regions whose channels differ it passes from one
+    to the other at once, however weak it was there before: layer upon layer, that makes of a soft change a hard edge
+    about a flat field. A floor leaves weak pixels weak."""
 
     def __init__(self, settings: GeneratorSettings, conditions: int) -> None:
         super().__init__()
@@ -187,6 +199,7 @@ class PlusNetwork(nn.Module):
             # Scale, shift and noise for the skin, and what the lesion changes of them, for each layer.
             self.styles.append(nn.Linear(size, (12 if side < settings.size else 6) * out))
         self.last = nn.Conv2d(settings.channels(settings.size), 3, 3)
+        self.register_buffer("floors", torch.zeros(2 * len(self.sides) - 1))
         with torch.no_grad():
             self.bend_out.weight.mul_(0.3)
             self.last.weight.mul_(0.3)
@@ -197,6 +210,26 @@ class PlusNetwork(nn.Module):
         """Draw: (N, 3, S, S), -1 to 1."""
         if chance is None:
             raise ValueError("this network draws from noise; give chance")
+        return self._drawn(asked, chance, [])
+
+    def strengths(self, asked: Asked, chance: Chance) -> Tensor:
+        """The usual mean square of a pixel before it is normalised: (layers, N), medians over each picture."""
+        squares: list[Tensor] = []
+        self._drawn(asked, chance, squares)
+        return torch.stack([layer.flatten(1).median(dim=1).values for layer in squares])
+
+    def soften(self, usual: Tensor) -> None:
+        """Set the floors as the settings ask for.
+
+        Args:
+            usual: (layers,), what :meth:`strengths` told without floors.
+        """
+        own = self.settings
+        shares = [own.softness if 4 * side <= own.size else own.fine_softness for side in self.sides for _ in range(2)]
+        # As they will be saved.
+        self.floors.copy_((usual.new_tensor(shares[: len(usual)]) * usual).half())
+
+    def _drawn(self, asked: Asked, chance: Chance, squares: list[Tensor]) -> Tensor:
         skin = asked.skin
         summed_up = self.condition(asked.conditions) + self.tone(asked.types) + self.colour(skin)
         style = functional.leaky_relu(self.mix(functional.leaky_relu(summed_up + self.look(chance.look), 0.2)), 0.2)
@@ -208,11 +241,12 @@ class PlusNetwork(nn.Module):
             numbers = self.styles[place](style).reshape(len(x), -1, 6, self.settings.channels(side))
             if place:
                 x = smoothed(self.ups[place - 1](x))
-            x = _modulated(x, numbers[:, 0], here, chance.grain[place])
+            x = _modulated(x, numbers[:, 0], here, chance.grain[place], self.floors[2 * place], squares)
             if side < self.settings.size:  # at the full size, a layer costs as much as at all others together
                 x = self.convolutions[place](repeated(x))
                 # Turned, so that the second noise of a level is not the first.
-                x = _modulated(x, numbers[:, 1], here, chance.grain[place].flip(3).transpose(2, 3))
+                turned = chance.grain[place].flip(3).transpose(2, 3)
+                x = _modulated(x, numbers[:, 1], here, turned, self.floors[2 * place + 1], squares)
         detail = self.last(repeated(x)).float()  # in bf16, its mean would be a little off
         base = torch.atanh(skin.clamp(-0.98, 0.98))[:, :, None, None]
         return torch.tanh(base + detail - _middle(detail, 1 - asked.masks))
@@ -258,7 +292,9 @@ def _sized(field: Tensor, side: int) -> Tensor:
     return _reduced(field, side) if field.shape[2] > side else field
 
 
-def _modulated(x: Tensor, numbers: Tensor, region: Tensor, grain: Tensor) -> Tensor:
+def _modulated(
+    x: Tensor, numbers: Tensor, region: Tensor, grain: Tensor, floor: Tensor, squares: list[Tensor]
+) -> Tensor:
     # A pixel is scaled by 1 + scale + more_scale * region, and shift + noise * grain + (more_shift + more_noise *
     # grain) * region is added to it. As products of matrices that takes half the time.
     count, channels, rows, columns = x.shape
@@ -268,7 +304,8 @@ def _modulated(x: Tensor, numbers: Tensor, region: Tensor, grain: Tensor) -> Ten
     added = torch.bmm(fields, torch.stack([shift, more_shift, noise, more_noise], dim=1))
     x = x.permute(0, 2, 3, 1).reshape(count, -1, channels)
     # Each pixel alone, over its channels: what is drawn here does not hang on what is drawn elsewhere.
-    x = x * torch.rsqrt((x * x).mean(dim=2, keepdim=True) + _EPSILON)
+    squares.append((x * x).mean(dim=2, keepdim=True))
+    x = x * torch.rsqrt(squares[-1] + (floor + _EPSILON))
     x = functional.leaky_relu(torch.addcmul(added, x, factor), 0.2)
     return x.view(count, rows, columns, channels).permute(0, 3, 1, 2)
 

@@ -15,13 +15,16 @@ from medsynth.cuda_graph import Parts, Repeated, side_by_side
 from medsynth.errors import SpecError
 from medsynth.model_file import Kind, ModelError
 from medsynth.skin import generator, regions, semantic_map, tone
-from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings
+from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings, PlusNetwork
 from medsynth.skin.regions import RegionKind
 from medsynth.skin.semantic_map import Box, Geometry, MapError, Region
 
 DEFAULT_URI = "package://medsynth/weights/skin.safetensors"
 
 _ON_GPU = 8
+
+_Plan = tuple[NDArray[np.uint8], tuple[int, int, int], Region]
+"""The map, the skin's colour, and the lesion's place."""
 
 
 def micro_batch(device: torch.device) -> int:
@@ -32,7 +35,7 @@ def micro_batch(device: torch.device) -> int:
     return 1 if device.type == "cpu" else _ON_GPU
 
 
-_KIND = Kind("medsynth.skin/3", "skin", "jobs/train_gan.py")
+_KIND = Kind("medsynth.skin/4", "skin", "jobs/train_gan.py")
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,28 @@ class SkinModel:
             pictures += list(drawn[: len(rows)])
         return [Drawn(image, *plan) for image, plan in zip(pictures, planned, strict=True)]
 
-    def _planned(self, request: Request, seed: int) -> tuple[NDArray[np.uint8], tuple[int, int, int], Region]:
+    def soften(self) -> None:
+        """Give the network the floors that the softness of its settings asks for; a U-Net has none.
+
+        What is usual is the median over a picture of every condition in every skin type, always the same ones.
+        """
+        if not isinstance(self.network, PlusNetwork):
+            return
+        requests = [Request(condition, kind) for condition in self.conditions for kind in range(1, 7)]
+        own = [seeds.digest64("usual strength", number) >> 1 for number in range(len(requests))]
+        device = next(self.network.parameters()).device
+        self.network.floors.zero_()
+        found = []
+        with torch.no_grad():
+            for request, seed in zip(requests, own, strict=True):
+                asked = self._asked([request], [self._planned(request, seed)])
+                look, grain = chance(self.network.settings, [seed])
+                given = [field.to(device) for field in asked if field is not None]
+                noise = Chance(look.to(device), tuple(field.to(device) for field in grain))
+                found.append(self.network.strengths(Asked(*given), noise))
+        self.network.soften(torch.cat(found, dim=1).median(dim=1).values)
+
+    def _planned(self, request: Request, seed: int) -> _Plan:
         colour = semantic_map.colour_of(request.condition, self.conditions)
         if request.fitzpatrick is not None and request.fitzpatrick not in range(1, 7):
             raise MapError(f"fitzpatrick is {request.fitzpatrick}; ask for a type from 1 to 6")
@@ -220,11 +244,22 @@ class SkinModel:
 
     def _micro_batch(
         self,
-        planned: Sequence[tuple[NDArray[np.uint8], tuple[int, int, int], Region]],
+        planned: Sequence[_Plan],
         requests: Sequence[Request],
         seeds_of: Sequence[int],
         bf16: bool,
     ) -> NDArray[np.uint8]:
+        given = [field for field in self._asked(requests, planned) if field is not None]
+        way = (next(self.network.parameters()).device, bf16)
+        if way not in self._drawing:
+            self._drawing[way] = drawing(self.network, *way, self.region)
+        with torch.inference_mode():
+            look, grain = chance(self.network.settings, seeds_of)
+            codes = self._drawing[way](*given, look, *grain)
+        found: NDArray[np.uint8] = codes.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return found
+
+    def _asked(self, requests: Sequence[Request], planned: Sequence[_Plan]) -> Asked:
         maps = np.stack([drawn for drawn, _, _ in planned])
         masks = np.stack([self._mask(region) for _, _, region in planned])
         types = [_type(request, skin) for request, (_, skin, _) in zip(requests, planned, strict=True)]
@@ -238,15 +273,7 @@ class SkinModel:
         if self.region == "mask":
             depths = np.stack([regions.depth(mask) for mask in masks])
             asked = asked._replace(depths=torch.from_numpy(depths)[:, None])
-        given = [field for field in asked if field is not None]
-        way = (next(self.network.parameters()).device, bf16)
-        if way not in self._drawing:
-            self._drawing[way] = drawing(self.network, *way, self.region)
-        with torch.inference_mode():
-            look, grain = chance(self.network.settings, seeds_of)
-            codes = self._drawing[way](*given, look, *grain)
-        found: NDArray[np.uint8] = codes.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return found
+        return asked
 
 
 def drawing(network: Generator, device: torch.device, bf16: bool, region: RegionKind = "box") -> Repeated[torch.Tensor]:

@@ -3,6 +3,7 @@
 Photos are parted by patient. No Ray here.
 """
 
+import copy
 import hashlib
 import json
 from collections import Counter
@@ -175,7 +176,11 @@ class SkinRun:
         about = {**self.header(), "steps": trainer.steps, "figures": dict(figures), "photos": self.counts()}
         about["attribution"] = self.order.attribution
         region = self.settings.samples.region
-        return SkinModel(trainer.averaged, self.material.conditions, self.geometry, about, region=region)
+        # A copy: training goes on without floors.
+        network = copy.deepcopy(trainer.averaged)
+        model = SkinModel(network, self.material.conditions, self.geometry, about, region=region)
+        model.soften()
+        return model
 
     def header(self) -> dict[str, Any]:
         """All that decides the result, for ``training.json``."""

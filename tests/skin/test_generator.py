@@ -1,5 +1,6 @@
 import hashlib
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ def test_pictures_have_the_maps_size_and_nothing_counts_batches(settings: Genera
     assert drawn.shape == (4, 3, 32, 32)
     assert drawn.abs().max() <= 1
     assert not [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert not list(network.buffers())
+    assert [name for name, _ in network.named_buffers()] == (["floors"] if settings.kind == "plus" else [])
     alone = network(
         Asked(*(field[2:3] for field in asked(4)[:5])),
         Chance(chance(4).look[2:3], tuple(g[2:3] for g in chance(4).grain)),
@@ -66,6 +67,32 @@ def test_one_map_gives_many_pictures_and_noise_of_every_scale_counts() -> None:
     assert (network(one, Chance(chance(1, seed=2).look, base.grain)) - drawn).abs().max() > 1e-4
     with pytest.raises(ValueError, match="draws from noise"):
         network(one)
+
+
+def test_strengths_are_the_medians_of_what_each_layer_divides_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = PlusNetwork(PLUS, 3).eval()
+    divided = []
+    real = torch.rsqrt
+    monkeypatch.setattr(torch, "rsqrt", lambda x: (divided.append(x), real(x))[1])
+    with torch.no_grad():
+        found = network.strengths(asked(3), chance(3))
+    assert found.shape == (len(network.floors), 3) == (len(divided), 3)
+    for layer, squares in zip(found, divided, strict=True):
+        np.testing.assert_allclose(layer, np.quantile(squares, 0.5, axis=(1, 2), method="lower"), rtol=1e-4, atol=2e-5)
+
+
+def test_a_floor_leaves_weak_pixels_weak_and_changes_no_strong_one() -> None:
+    channels, floor = 4, torch.tensor(9.0)
+    plain = torch.zeros(1, 6, channels)  # neither scaled nor shifted: what is seen is the normalised pixel
+    x = torch.rand(1, channels, 1, 3, generator=torch.Generator().manual_seed(0))
+    x = x / (x**2).mean(dim=1, keepdim=True).sqrt() * torch.tensor([0.03, 3.0, 1000.0])
+    region, grain = torch.zeros(1, 1, 1, 3), torch.zeros(1, 1, 1, 3)
+    for given, wanted in ((torch.tensor(0.0), [1, 1, 1]), (floor, [0.01, 0.5**0.5, 1])):
+        found = generator._modulated(x, plain, region, grain, given, []).double()
+        size = (found**2).mean(dim=1).sqrt().flatten()
+        np.testing.assert_allclose(size, wanted, rtol=0.01)
+        np.testing.assert_allclose(found / size, x / (x**2).mean(dim=1, keepdim=True).sqrt(), rtol=1e-3)
 
 
 def test_the_ellipse_fills_the_masks_box() -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from medsynth import storage
 from medsynth.model_file import ModelError, metadata
 from medsynth.skin import generator, regions, semantic_map, tone
-from medsynth.skin.generator import GeneratorSettings
+from medsynth.skin.generator import GeneratorSettings, PlusNetwork
 from medsynth.skin.model import DEFAULT_URI, Request, SkinModel
 from medsynth.skin.regions import RegionKind
 from medsynth.skin.semantic_map import Box, Geometry, MapError
@@ -70,6 +70,36 @@ def test_a_saved_model_draws_the_same(model: SkinModel, tmp_path: Path) -> None:
     assert np.array_equal(again.draw(request, seed)[0].image, model.draw(request, seed)[0].image)
     assert (again.sha256, again.about, again.conditions) == (model.sha256, {"steps": 1}, NAMES)
     assert again.geometry == model.geometry
+
+
+def test_softness_gives_floors_that_are_saved_and_drawn_with() -> None:
+    model = made("box")
+    hard = model.draw([Request("NEV", 2)], [5])[0].image
+    model.soften()
+    assert isinstance(model.network, PlusNetwork)
+    floors = model.network.floors.clone()
+    assert (floors > 0).all()
+    soft = model.draw([Request("NEV", 2)], [5])[0].image
+    assert not np.array_equal(soft, hard)
+    model.soften()
+    assert torch.equal(model.network.floors, floors)  # found without those that it had
+    again = SkinModel.from_bytes(model.to_bytes(), "test")
+    assert np.array_equal(again.draw([Request("NEV", 2)], [5])[0].image, soft)
+    model.network.settings = model.network.settings.model_copy(update={"softness": 0.4})
+    model.soften()
+    torch.testing.assert_close(model.network.floors / floors, torch.tensor([0.5] * 4 + [1.0] * 3), rtol=2e-3, atol=0)
+    model.network.settings = model.network.settings.model_copy(update={"softness": 0, "fine_softness": 0})
+    model.soften()
+    assert np.array_equal(model.draw([Request("NEV", 2)], [5])[0].image, hard)
+
+
+def test_a_u_net_has_nothing_to_soften() -> None:
+    torch.manual_seed(0)
+    network = generator.build(GeneratorSettings(kind="unet", size=32, width=4), 1)
+    model = SkinModel(network, ("NEV",), Geometry({"NEV": ((0.5, 0.5, 0.3, 0.25),)}), {})
+    before = model.to_bytes()
+    model.soften()
+    assert model.to_bytes() == before
 
 
 def test_weights_tell_whether_they_learnt_from_masks(model: SkinModel, of_masks: SkinModel) -> None:

@@ -141,7 +141,9 @@ def test_a_finished_run_leaves_weights_that_draw_a_card_and_nothing_that_names_a
     assert sum(len(boxes) for boxes in model.geometry.boxes.values()) == len(job.material.training.photos)
     assert model.draw([Request("MEL", 5)], [1])[0].image.shape == (16, 16, 3)
     averaged = learner.state()
-    for name, tensor in model.network.state_dict().items():
+    drawing = model.network.state_dict()
+    assert (drawing.pop("floors") > 0).all()
+    for name, tensor in drawing.items():
         assert torch.equal(tensor, averaged[f"average.{name}"].half().float())
     card = (tmp_path / "out" / "README.md").read_text()
     for part in (
