@@ -34,9 +34,9 @@ class Thresholds(Settings):
     """How far the lesion must stand out from the skin beside it, CIELAB units: 3 % of the real lesions do not."""
     pattern: float | None = Field(default=0.004, ge=0, le=1)
     """Greatest share of what lies outside of the box that is purple and of strong detail, as the worms are that a
-    generator may draw for pen. Of 144 pictures that the shipped weights drew before they had floors it refuses 19 of the
-    25 with such patches and 3 of the others, of those that they draw now none; of 260 real photos 18, most for their
-    pen. What is wrong inside of the box it does not see."""
+    generator may draw for pen. Of 144 pictures that the shipped weights drew before they had floors it refuses 19 of
+    the 25 with such patches and 3 of the others, of those that they draw now none; of 260 real photos 18, most for
+    their pen. What is wrong inside of the box it does not see."""
     likeness: float | None = Field(default=0.875, ge=-1, le=1)
     """Greatest correlation with a real photo, lesion upon lesion: just under 0.877, from which on jobs/evaluate.py
     flags a picture of the shipped weights. Of 144 pictures drawn for new maps it refuses 17 % for their likeness to one
