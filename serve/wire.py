@@ -145,7 +145,7 @@ class Picture:
     device: str | None
 
 
-BACKLOG_SECONDS = 4.5
+BACKLOG_SECONDS = 4.0
 """Of work that a replica takes on: under the 5 s after which a flood must be forgotten."""
 
 
