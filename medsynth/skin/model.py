@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from medsynth import draws, seeds, spec, storage
 from medsynth.cuda_graph import Parts, Repeated, side_by_side
-from medsynth.errors import SpecError
 from medsynth.model_file import Kind, ModelError
 from medsynth.skin import generator, regions, semantic_map, tone
 from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings, PlusNetwork
@@ -124,15 +123,17 @@ class SkinModel:
                 cannot be drawn with.
         """
         weights, described = _KIND.unpack(data, where)
-        settings = _settings(described, where)
         conditions = _conditions(described, where)
         geometry = _geometry(described, conditions, where)
         about = described.get("about")
         if not isinstance(about, dict):
             raise _wrong(where, "about is not keys and values")
         with _KIND.fitting(where):
+            settings = spec.parse(GeneratorSettings, described.get("generator"), f"{where}: generator")
             network = generator.build(settings, len(conditions))
             network.load_state_dict({name: value.float() for name, value in weights.items()})
+            if isinstance(network, PlusNetwork) and (network.floors < 0).any():
+                raise ValueError("a floor is below 0")
             region: RegionKind = described.get("region", "box")  # older files do not tell it
             if region not in get_args(RegionKind):
                 raise ValueError(f"region {region}")
@@ -322,13 +323,6 @@ def chance(settings: GeneratorSettings, seeds_of: Sequence[int]) -> Chance:
         normal(f"grain {side}", settings.grain_spread, 1, side, side) for side in generator.sides(settings.size)
     )
     return Chance(normal("look", settings.look_spread, settings.latent), grain)
-
-
-def _settings(described: Mapping[str, Any], where: str) -> GeneratorSettings:
-    try:
-        return spec.parse(GeneratorSettings, described.get("generator"), f"{where}: generator")
-    except SpecError as error:
-        raise ModelError(str(error)) from error
 
 
 def _conditions(described: Mapping[str, Any], where: str) -> tuple[str, ...]:

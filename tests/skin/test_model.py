@@ -102,6 +102,13 @@ def test_a_u_net_has_nothing_to_soften() -> None:
     assert model.to_bytes() == before
 
 
+def test_a_floor_below_nothing_is_refused(model: SkinModel) -> None:
+    weights = load(model.to_bytes())
+    weights["floors"][2] = -1
+    with pytest.raises(ModelError, match="it: the weights do not fit"):
+        SkinModel.from_bytes(save(weights, metadata(model.to_bytes())), "it")
+
+
 def test_weights_tell_whether_they_learnt_from_masks(model: SkinModel, of_masks: SkinModel) -> None:
     assert (model.region, of_masks.region) == ("box", "mask")
     assert SkinModel.load().region == "box"
