@@ -116,9 +116,9 @@ MACHINES: dict[str, dict[str, dict[str, Any]]] = {
 
 On a CPU a worker reckons with one of two cores, and the other makes its samples. A step of plus took 1.0 to 1.2 s of
 that core, the more the busier the machine was, and its samples 0.2 s of the other; a step of paper took 0.33 s. So it
-is 50 to 60 minutes, and 55. (2 cores of an AMD EPYC; CPU seconds, medians of 6 to 8 steps.) One whole run of plus, on one
-with AVX-512, took 38 minutes, a fresh clone's tests beside it: skin with lesions, tone within 1.6 degrees, but coloured
-blotches on ACK and SCC, which were cleaner at 1,000 steps.
+is 50 to 60 minutes, and 55. (2 cores of an AMD EPYC; CPU seconds, medians of 6 to 8 steps.) One whole run of plus, on
+one with AVX-512, took 38 minutes, a fresh clone's tests beside it: skin with lesions, tone within 1.6 degrees, but
+coloured blotches on ACK and SCC, which were cleaner at 1,000 steps.
 """
 
 
