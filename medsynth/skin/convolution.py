@@ -36,17 +36,25 @@ class Convolution(nn.Conv2d):
         """(N, C, h, w) to (N, out, h / 2, w / 2), or with stride 1 to (N, out, h - 1, w - 1)."""
         return self.of_rectified(x, 1.0)
 
-    def of_rectified(self, x: Tensor, slope: float) -> Tensor:
-        """The same of x with its negative numbers multiplied by ``slope``; on a CPU with a copy fewer."""
+    def of_rectified(self, x: Tensor, slope: float, name: str | None = None) -> Tensor:
+        """The same of x with its negative numbers multiplied by ``slope``; on a CPU with a copy fewer.
+
+        Args:
+            x: (N, C, h, w).
+            slope: 1 for x as it is.
+            name: of this thread's scratch memory that the answer may lie in, where nothing is learnt: until the next
+                one by that name.
+        """
         side = (x.shape[2] // 2, x.shape[3] // 2) if self.stride == (2, 2) else (x.shape[2] - 1, x.shape[3] - 1)
         assert self.bias is not None
         method = self._method(x, min(side))
         if method:
-            way = method.learnt if torch.is_grad_enabled() else method.drawn
-            return way([x], slope, self._of_weights(self.weight, method.weights), self.bias, side)
+            if torch.is_grad_enabled():
+                return method.learnt([x], slope, method.weights(self.weight), self.bias, side)
+            return method.drawn([x], slope, self._of_weights(self.weight, method.packed), self.bias, side, name)
         x = functional.leaky_relu(x, slope) if slope != 1 else x
         if self._small(x, max(side)):
-            return patches.halved(x, self.weight, self.bias)
+            return patches.halved(x, self._of_weights(self.weight, patches.matrix), self.bias)
         if self.stride == (1, 1) and self.out_channels < _FEW and winograd.suits(x, self.in_channels):
             return patches.placed(x, self.weight, self.bias)
         return super().forward(x)

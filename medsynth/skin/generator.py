@@ -131,12 +131,13 @@ class UNet(nn.Module):
         kept: list[Tensor] = []
         last = len(self.down) - 1
         for level, layer in enumerate(self.down):
-            x = layer.of_rectified(x, 0.2 if level else 1.0)  # type: ignore[operator]
+            x = layer.of_rectified(x, 0.2 if level else 1.0, f"down {level}")  # type: ignore[operator]
             if 0 < level < last:  # one pixel has no spread to divide by
                 x = normalised(x)
             kept.append(x)
         for level in reversed(range(last + 1)):
-            x = self.up[level].of_rectified([x] if level == last else [x, kept[level]])  # type: ignore[operator]
+            parts = [x] if level == last else [x, kept[level]]
+            x = self.up[level].of_rectified(parts, f"up {level}")  # type: ignore[operator]
             if level:
                 x = normalised(x)
                 if self.settings.dropout and last - 3 <= level < last:

@@ -11,34 +11,48 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from medsynth.skin.packed import packed, product
 
-def halved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+
+def matrix(weight: Tensor) -> Tensor:
+    """What patches are multiplied with, packed where nothing is learnt.
+
+    Args:
+        weight: (out, C, k, k).
+
+    Returns:
+        (out, k · k · C).
+    """
+    return packed(weight.permute(0, 2, 3, 1).reshape(len(weight), -1))
+
+
+def halved(x: Tensor, by: Tensor, bias: Tensor) -> Tensor:
     """A 4×4 kernel with stride 2, and one pixel of nothing at the edges.
 
     Args:
         x: (N, C, h, w), h and w even.
-        weight: (out, C, 4, 4).
+        by: the kernel, as :func:`matrix` gives it.
         bias: (out,).
 
     Returns:
         (N, out, h / 2, w / 2), channels last.
     """
-    return _product(_Patches.apply(_last(x), 4, 2), weight, bias)  # type: ignore[no-untyped-call]
+    return _product(_Patches.apply(_last(x), 4, 2), by, bias)  # type: ignore[no-untyped-call]
 
 
-def doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def doubled(x: Tensor, by: Tensor, bias: Tensor) -> Tensor:
     """Nearest neighbours twice as large, then a 3×3 kernel, with one pixel of nothing at the edges.
 
     Args:
         x: (N, C, h, w).
-        weight: (out, C, 3, 3).
+        by: the kernel, as :func:`matrix` gives it.
         bias: (out,).
 
     Returns:
         (N, out, 2 h, 2 w), channels last.
     """
     larger = functional.interpolate(x, scale_factor=2.0, mode="nearest")
-    return _product(_Patches.apply(_last(larger), 3, 1), weight, bias)  # type: ignore[no-untyped-call]
+    return _product(_Patches.apply(_last(larger), 3, 1), by, bias)  # type: ignore[no-untyped-call]
 
 
 def placed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -61,9 +75,8 @@ def _last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).contiguous()
 
 
-def _product(patches: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    by = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
-    return functional.linear(patches.flatten(3), by, bias).permute(0, 3, 1, 2)
+def _product(patches: Tensor, by: Tensor, bias: Tensor) -> Tensor:
+    return product(patches.flatten(3), by, bias).permute(0, 3, 1, 2)
 
 
 class _Patches(torch.autograd.Function):

@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from medsynth.skin import patches, threads, upsampling_loops, winograd
 from medsynth.skin.of_weights import OfWeights
+from medsynth.skin.packed import packed, product
 
 _MANY, _FEW = 96, 8
 """Answers a pixel from which products of differences pay, and below which one product does."""
-_DOUBLING = ((16, 32, winograd.DOUBLED), (16, 16, winograd.DOUBLED_SMALL))
+_DOUBLING = ((8, 32, winograd.DOUBLED), (8, 16, winograd.DOUBLED_SMALL))
 """Sides from which other methods pay in place of them, drawing and learning."""
 _ROWS = 1024
 """Pixels of a product at a time, which stay in the cache."""
@@ -46,16 +47,21 @@ class UpConvolution(nn.Module):
         """(N, C, h, w) to (N, out, 2 h, 2 w)."""
         if x.device.type != "cpu" or len(self.bias) < _MANY:
             return functional.conv_transpose2d(x, self._of_weights(self.weight, summed), self.bias, stride=2, padding=1)
+        return self._by_corners(x, self._of_weights(self.weight, _weights))
+
+    def _by_corners(self, x: Tensor, weights: "_Weights") -> Tensor:
         padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        corners = [above + rest for above, rest in _corners(padded, self._of_weights(self.weight, _weights), self.bias)]
+        corners = [above + rest for above, rest in _corners(padded, weights, self.bias)]
         whole: Tensor = torch.stack([torch.stack(corners[:2], dim=3), torch.stack(corners[2:], dim=3)], dim=2)
         return whole.reshape(len(x), 2 * x.shape[2], 2 * x.shape[3], -1).permute(0, 3, 1, 2)
 
-    def of_rectified(self, parts: Sequence[Tensor]) -> Tensor:
+    def of_rectified(self, parts: Sequence[Tensor], name: str | None = None) -> Tensor:
         """The same of several tensors' positive parts, one behind the other; on a CPU with fewer products and copies.
 
         Args:
             parts: (N, c, h, w) each, together C channels.
+            name: of this thread's scratch memory that the answer may lie in, where nothing is learnt: until the next
+                one by that name.
 
         Returns:
             (N, out, 2 h, 2 w).
@@ -64,11 +70,16 @@ class UpConvolution(nn.Module):
         rows, columns = parts[0].shape[2:]
         method = winograd.fastest(parts[0], channels, out, min(rows, columns), _DOUBLING)
         if method:
-            way = method.learnt if torch.is_grad_enabled() else method.drawn
-            return way(parts, 0.0, self._of_weights(self.weight, method.weights), self.bias, (2 * rows, 2 * columns))
+            side = 2 * rows, 2 * columns
+            if torch.is_grad_enabled():
+                return method.learnt(parts, 0.0, method.weights(self.weight), self.bias, side)
+            return method.drawn(parts, 0.0, self._of_weights(self.weight, method.packed), self.bias, side, name)
         if torch.is_grad_enabled() and max(rows, columns) <= _SMALL and winograd.suits(parts[0], min(channels, out)):
-            return patches.doubled(_positive(parts), self.weight, self.bias)
-        exact = winograd.suits(parts[0], channels) or (parts[0].device.type == "cpu" and not torch.is_grad_enabled())
+            return patches.doubled(_positive(parts), patches.matrix(self.weight), self.bias)
+        many = winograd.suits(parts[0], channels)
+        exact = many or (parts[0].device.type == "cpu" and not torch.is_grad_enabled())
+        if many and out >= _MANY:
+            return self._by_corners(_positive(parts), self._of_weights(self.weight, _packed_weights))
         if out >= _FEW or not exact:
             return self.forward(_positive(parts))
         by = self._of_weights(self.weight, summed).permute(0, 2, 3, 1).reshape(channels, -1)
@@ -162,6 +173,10 @@ def _weights(weight: Tensor) -> _Weights:
     return _Weights(pixel, torch.cat(across), torch.cat(down), torch.cat(both))
 
 
+def _packed_weights(weight: Tensor) -> _Weights:
+    return _Weights(*map(packed, _weights(weight)))
+
+
 def _corners(padded: Tensor, weights: _Weights, bias: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The four pixels that each one becomes, by nine products.
 
@@ -187,12 +202,12 @@ def _corners(padded: Tensor, weights: _Weights, bias: Tensor) -> Iterator[tuple[
     across = here[:, :, 1:] - here[:, :, :-1]
     both = down[:, :, 1:] - down[:, :, :-1]
 
-    def product(field: Tensor, by: Tensor) -> Tensor:
-        return functional.linear(field.reshape(-1, field.shape[3]), by).view(*field.shape[:3], -1)
+    def times(field: Tensor, by: Tensor) -> Tensor:
+        return product(field.reshape(-1, field.shape[3]), by).view(*field.shape[:3], -1)
 
-    pixel = product(here[:, :, 1:-1], weights.pixel) + bias
-    of_across, of_down = product(across, weights.across), product(down[:, :, 1:-1], weights.down)
-    of_both = product(both, weights.both)
+    pixel = times(here[:, :, 1:-1], weights.pixel) + bias
+    of_across, of_down = times(across, weights.across), times(down[:, :, 1:-1], weights.down)
+    of_both = times(both, weights.both)
     sides = slice(0, -1), slice(1, None)
     beside = [pixel + of_across[:, :, columns, odd * size : (odd + 1) * size] for odd, columns in enumerate(sides)]
     for low, rows in enumerate(sides):

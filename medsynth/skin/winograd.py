@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medsynth.skin import threads, winograd_loops
+from medsynth.skin.packed import packed, product
 
 _ROWS = 256
 """Rows of a product, at the least: with fewer it is slow, and of many more what is made of them leaves the cache."""
@@ -54,6 +55,7 @@ class Method:
             [1 if all(np.array_equal(phase[p], by_phase[0][p]) for phase in by_phase) else len(taps)
              for p in range(len(before))]
         )  # fmt: skip
+        self._each = np.outer(self._own, self._own).ravel().tolist()
         rows: list[Matrix] = []
         self._starts = np.zeros((len(before), len(before)), dtype=np.int64)
         for p, count in enumerate(self._own):
@@ -74,38 +76,67 @@ class Method:
         found: Tensor = _OfKernel.apply(_last(weight), self)  # type: ignore[no-untyped-call]
         return found
 
+    def packed(self, weight: Tensor) -> list[Tensor]:
+        """The same for :meth:`drawn`: of each point a matrix, packed.
+
+        Args:
+            weight: (out, C, k, k).
+
+        Returns:
+            For each of a block's points (out, K), or several phases' below one another.
+        """
+        weights, found, start = self.weights(weight), [], 0
+        for each in self._each:
+            found.append(packed(weights[start : start + each].flatten(0, 1)))
+            start += each
+        return found
+
     def learnt(
         self, parts: Sequence[Tensor], slope: float, weights: Tensor, bias: Tensor, side: tuple[int, int]
     ) -> Tensor:
-        """The same as :meth:`drawn`, with gradients."""
+        """The same as :meth:`drawn`, with gradients, of what :meth:`weights` gives."""
         last = [_last(part) for part in parts]
         found: Tensor = _Convolution.apply(self, slope, side, weights, bias, *last)  # type: ignore[no-untyped-call]
         return found.permute(0, 3, 1, 2)
 
     def drawn(
-        self, parts: Sequence[Tensor], slope: float, weights: Tensor, bias: Tensor, side: tuple[int, int]
+        self,
+        parts: Sequence[Tensor],
+        slope: float,
+        weights: Sequence[Tensor],
+        bias: Tensor,
+        side: tuple[int, int],
+        name: str | None = None,
     ) -> Tensor:
         """The convolution of several tensors behind one another, rectified first; without gradients.
 
         Args:
             parts: (N, c, h, w) each, together C channels; one alone where positions have several pixels.
             slope: what negative numbers are multiplied with before.
-            weights: as :meth:`weights` gives them.
+            weights: as :meth:`packed` gives them.
             bias: (out,).
             side: height and width of the answer.
+            name: of the scratch memory (:func:`medsynth.skin.threads.scratch`) that the answer may lie in.
 
         Returns:
             (N, out, *side), channels last.
         """
         last = [_last(part) for part in parts]
-        found = last[0].new_empty(len(last[0]), *side, len(bias))
+        shape = len(last[0]), *side, len(bias)
+        found = last[0].new_empty(shape) if name is None else threads.scratch(name, last[0], *shape)
         shares = self._shares(len(found), side)
 
         def draw(some: slice) -> None:
             for images in shares[some]:
                 fields = threads.scratch("fields", found, *self._shape(last, images, side))
                 self._spread([part[images] for part in last], slope, side, fields)
-                self._gather(self._products(fields, weights), bias, found[images])
+                products = threads.scratch("products", found, fields.shape[1] * sum(self._each) * len(bias))
+                start = 0
+                for field, by in zip(fields, weights, strict=True):
+                    own = product(field, by)
+                    products[start : start + own.numel()] = own.flatten()
+                    start += own.numel()
+                self._gather(products, bias, found[images])
 
         threads.in_parts(draw, len(shares))
         return found.permute(0, 3, 1, 2)
@@ -146,19 +177,19 @@ class Method:
 
     def _products(self, fields: Tensor, weights: Tensor) -> Tensor:
         products = threads.scratch("products", fields, fields.shape[1] * weights.shape[0] * weights.shape[1])
-        for field, product, by in self._factors(fields, products, weights):
-            torch.bmm(field, by.transpose(1, 2), out=product)
+        for field, made, by in self._factors(fields, products, weights):
+            torch.bmm(field, by.transpose(1, 2), out=made)
         return products
 
     def _factors(self, fields: Tensor, products: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Of points that have as many products each: what comes in, what comes out, and the matrices between them."""
         _, out, size = weights.shape
         rows, first, start = fields.shape[1], 0, 0
-        for each, points in groupby(np.outer(self._own, self._own).flat):
+        for each, points in groupby(self._each):
             count = len(list(points))
             last, stop = first + count, start + count * each
-            product = products[start * rows * out : stop * rows * out].view(count, rows, each * out)
-            yield fields[first:last], product, weights[start:stop].view(count, each * out, size)
+            made = products[start * rows * out : stop * rows * out].view(count, rows, each * out)
+            yield fields[first:last], made, weights[start:stop].view(count, each * out, size)
             first, start = last, stop
 
     def _gather(self, products: Tensor, bias: Tensor, found: Tensor) -> None:

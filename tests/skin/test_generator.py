@@ -55,6 +55,17 @@ def test_threads_share_out_pictures_and_leave_each_in_its_place(count: int) -> N
     torch.testing.assert_close(drawn, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_what_was_drawn_stays_when_more_is_drawn() -> None:
+    torch.manual_seed(0)
+    network = UNet(GeneratorSettings(kind="unet", size=64, width=64)).eval()  # wide enough for memory used anew
+    with torch.inference_mode():
+        first = network(asked(2, 64))
+        kept = first.clone()
+        assert not torch.equal(network(asked(1, 64)), first[1:])
+        assert torch.equal(first, kept)
+        assert torch.equal(network(asked(2, 64)), kept)
+
+
 def test_one_map_gives_many_pictures_and_noise_of_every_scale_counts() -> None:
     torch.manual_seed(0)
     network = generator.build(PLUS, 3).eval()

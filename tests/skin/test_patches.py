@@ -26,7 +26,11 @@ def each(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     ("found", "wanted", "kernel"),
-    [(patches.halved, halved, 4), (patches.doubled, doubled, 3), (patches.placed, each, 4)],
+    [
+        (lambda x, weight, bias: patches.halved(x, patches.matrix(weight), bias), halved, 4),
+        (lambda x, weight, bias: patches.doubled(x, patches.matrix(weight), bias), doubled, 3),
+        (patches.placed, each, 4),
+    ],
     ids=["half", "double", "each"],
 )
 @pytest.mark.parametrize("shape", [(2, 2), (4, 6), (10, 4)])
@@ -47,4 +51,4 @@ def test_answers_and_gradients_are_the_plain_convolutions(
 def test_one_pixel_is_doubled_too() -> None:
     torch.manual_seed(3)
     x, weight, bias = torch.randn(4, 3, 1, 1), torch.randn(5, 3, 3, 3), torch.randn(5)
-    torch.testing.assert_close(patches.doubled(x, weight, bias), doubled(x, weight, bias))
+    torch.testing.assert_close(patches.doubled(x, patches.matrix(weight), bias), doubled(x, weight, bias))

@@ -73,14 +73,15 @@ def test_answers_and_gradients_are_the_plain_convolutions_of_what_is_rectified(
     x, weight, bias = tensors = given(shape, kernel, torch.float64)
     wanted = plain(functional.leaky_relu(x, slope), weight, bias)
     parts = [x] if method.inside > 1 else list(x.split([2, 3], dim=1))
-    way = parts, slope, method.weights(weight), bias, (wanted.shape[2], wanted.shape[3])
-    found = method.learnt(*way)
+    side = wanted.shape[2], wanted.shape[3]
+    found = method.learnt(parts, slope, method.weights(weight), bias, side)
     torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
     gradient = torch.randn_like(wanted)
     of_found, of_wanted = (torch.autograd.grad(answer, tensors, gradient) for answer in (found, wanted))
     torch.testing.assert_close(of_found, of_wanted, rtol=1e-11, atol=1e-11)
     with torch.no_grad():
-        torch.testing.assert_close(method.drawn(*way), wanted, rtol=1e-11, atol=1e-11)
+        drawn = method.drawn(parts, slope, method.packed(weight), bias, side)
+        torch.testing.assert_close(drawn, wanted, rtol=1e-11, atol=1e-11)
 
 
 @WAYS
@@ -110,6 +111,21 @@ def test_in_float32_the_error_is_of_the_order_of_the_plain_convolutions(
         return [float((one - other).square().mean().sqrt() / other.square().mean().sqrt()) for one, other in pairs]
 
     assert all(fewer < max(10 * direct, 1e-6) for fewer, direct in zip(errors("fewer"), errors("plain"), strict=True))
+
+
+@WAYS
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_packed_float32_draws_what_is_learnt(method: Method, plain: Plain, kernel: int, name: str | None) -> None:
+    x, weight, bias = (tensor.detach() for tensor in given((32, 32), kernel, torch.float32, 64, 48))
+    side = plain(x, weight, bias).shape[2:]
+    wanted = method.learnt([x], 0.2, method.weights(weight), bias, (side[0], side[1]))
+    with torch.no_grad():
+        packed = method.packed(weight)
+        drawn = method.drawn([x], 0.2, packed, bias, (side[0], side[1]), name)
+        kept = drawn.clone()
+        method.drawn([x + 1], 0.2, packed, bias, (side[0], side[1]), "other")
+        assert torch.equal(drawn, kept), "another name's memory is another"
+    torch.testing.assert_close(drawn, wanted, rtol=1e-4, atol=1e-5)
 
 
 @WAYS
