@@ -37,7 +37,8 @@ from medsynth.skin.samples import Facts, Feed, load
 from tests.benchmarks import harness, pix2pix
 from tests.benchmarks.pix2pix import Pix2pix, Pix2pixSettings
 
-_CHECKPOINT, _WEIGHTS = "checkpoint.safetensors", "pix2pix.safetensors"
+_CHECKPOINT = "checkpoint.safetensors"
+PEER_WEIGHTS = "pix2pix.safetensors"
 
 
 class _Batches(Dataset[Arrays]):
@@ -120,8 +121,8 @@ def train_pix2pix(
             saved = time.monotonic()
     facts: list[Facts] = [load(photo, settings.size).facts for photo in there.training.photos]
     geometry = there.training.geometry([(one.width, one.height) for one in facts])
-    (out / _WEIGHTS).write_bytes(learner.save(there.conditions, geometry, {"seed": seed, "table": order.pairs}))
-    print(f"done: {out / _WEIGHTS}")
+    (out / PEER_WEIGHTS).write_bytes(learner.save(there.conditions, geometry, {"seed": seed, "table": order.pairs}))
+    print(f"done: {out / PEER_WEIGHTS}")
 
 
 def _save(learner: Pix2pix, path: Path, identity: str) -> None:
@@ -167,16 +168,18 @@ def measure(pairs: str, models: dict[str, SkinModel], encoder: str | None, count
         tones = conditioning.tones(drawn.asked, pictures.measured(drawn), drawn.types)
         told = fidelity.compare(seen, features[name], real.groups, drawn.groups)
         found[name] = {**told, "ita_spearman": tones["spearman"], "ita_error": tones["median_error"]}
-        if name != "pix2pix" and "pix2pix" in features:
-            apart = fidelity.kid_difference(seen, features[name], features["pix2pix"], real.groups, drawn.groups)
-            found[name]["kid_less_pix2pix"] = vars(apart)
-    print(f"{'':8} {'KID':>8} {'95 %':>20} density coverage precision recall  ITA error")
-    print(f"{'floor':8} {floor.value:8.4f} {floor.low:9.4f} to {floor.high:7.4f}")
+        for other in ("pix2pix", "plus"):
+            if other in features and other != name:
+                apart = fidelity.kid_difference(seen, features[name], features[other], real.groups, drawn.groups)
+                found[name][f"kid_less_{other}"] = vars(apart)
+    wide = max(map(len, models))
+    print(f"{'':{wide}} {'KID':>8} {'95 %':>20} density coverage precision recall  ITA error")
+    print(f"{'floor':{wide}} {floor.value:8.4f} {floor.low:9.4f} to {floor.high:7.4f}")
     for name in models:
         one = found[name]
         kid = f"{one['kid']['value']:8.4f} {one['kid']['low']:9.4f} to {one['kid']['high']:7.4f}"
         near = f"{one['density']:7.2f} {one['coverage']:8.2f} {one['precision']:9.2f} {one['recall']:6.2f}"
-        print(f"{name:8} {kid} {near} {one['ita_error']:9.1f}°")
+        print(f"{name:{wide}} {kid} {near} {one['ita_error']:9.1f}°")
     return found
 
 
