@@ -19,7 +19,6 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 _JSON_BOTH = {"Content-Type": "application/json", "Accept": "application/json"}
-
 TOKENS = "MEDSYNTH_API_TOKENS"
 Form = Literal["image/png", "application/json", "application/geo+json"]
 Format = Literal["png", "jpeg"]
@@ -135,7 +134,7 @@ class Client:
         ]
         body = b"".join(parts) + b"--%s--\r\n" % edge.encode()
         headers = {"Content-Type": f"multipart/form-data; boundary={edge}"}
-        found = json.loads(self._ask("POST", "/v1/focus/scores" + _query(mpp), body, headers))
+        found = self._json("POST", "/v1/focus/scores" + _query(mpp), body, headers)
         model = f"{found['model']['name']} {found['model']['version']}"
         known = {one.name for one in fields(Score)}
         return [
@@ -264,7 +263,7 @@ class Client:
             "side": side,
             "format": format,
         }
-        return _skin_images(self._ask("POST", "/v1/skin/images", json.dumps(_told(wanted)).encode(), _JSON_BOTH))
+        return _skin_images(self._json("POST", "/v1/skin/images", json.dumps(_told(wanted)).encode(), _JSON_BOTH))
 
     def skin_images_from_map(
         self,
@@ -292,11 +291,11 @@ class Client:
         wanted = {"count": count, "device": device, "seed": seed, "side": side, "format": format}
         query = urllib.parse.urlencode(_told(wanted))
         headers = {"Content-Type": "image/png", "Accept": "application/json"}
-        return _skin_images(self._ask("POST", f"/v1/skin/images/from-map?{query}", drawn, headers))
+        return _skin_images(self._json("POST", f"/v1/skin/images/from-map?{query}", drawn, headers))
 
     def models(self) -> list[dict[str, Any]]:
         """The models that answer, with all that they can be asked for."""
-        found: list[dict[str, Any]] = json.loads(self._ask("GET", "/v1/models"))["models"]
+        found: list[dict[str, Any]] = self._json("GET", "/v1/models")["models"]
         return found
 
     def start_slide(self, uri: str, mpp: float | None = None, again: bool = False) -> str:
@@ -311,8 +310,7 @@ class Client:
             ServiceError: the slide is refused.
         """
         body = json.dumps({"uri": uri, "mpp": mpp, "again": again}).encode()
-        found = json.loads(self._ask("POST", "/v1/focus/slides", body, {"Content-Type": "application/json"}))
-        return str(found["id"])
+        return str(self._json("POST", "/v1/focus/slides", body, {"Content-Type": "application/json"})["id"])
 
     def slide(self, job: str) -> dict[str, Any]:
         """How far a slide's job is, or what it came to.
@@ -320,8 +318,7 @@ class Client:
         Raises:
             ServiceError: there is no such job.
         """
-        found: dict[str, Any] = json.loads(self._ask("GET", f"/v1/focus/slides/{job}"))
-        return found
+        return self._json("GET", f"/v1/focus/slides/{job}")
 
     def slide_file(self, job: str, name: str) -> bytes:
         """A scored slide's overlay.png, regions.geojson or map.ome.tif.
@@ -338,6 +335,14 @@ class Client:
         except ServiceError:
             return False
         return True
+
+    def _json(self, *asked: Any) -> dict[str, Any]:
+        answer = self._ask(*asked)
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(found := json.loads(answer), dict):
+                return found
+        where = f"{self._connection.host}{self._base} is not the service; check the address"
+        raise ServiceError(200, {"title": "no JSON object", "detail": where})
 
     def _ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -372,8 +377,7 @@ class Client:
         raise ServiceError(answer.status, {**problem, "retry_after": int(later) if later.isdecimal() else 1})
 
 
-def _skin_images(answer: bytes) -> list[SkinImage]:
-    found = json.loads(answer)
+def _skin_images(found: Mapping[str, Any]) -> list[SkinImage]:
     model = f"{found['model']['name']} {found['model']['version']}"
     weights = found["model"]["weights_sha256"]
     known = {one.name for one in fields(SkinImage)} - {"data"}

@@ -159,6 +159,26 @@ def test_whatever_an_error_brings_it_is_told(monkeypatch: pytest.MonkeyPatch, bo
     assert (str(caught.value), caught.value.status, slept) == (told, 503, [7, 1, 1])
 
 
+@pytest.mark.parametrize("body", [b"<h1>welcome</h1>", b"", b"[]", b"null", b"\xff\xfe", b"[" * 100_000])
+def test_success_of_another_server_is_no_answer(body: bytes) -> None:
+    async def other(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await Response(body)(scope, receive, send)
+
+    with server(other) as address:
+        elsewhere = Client(address + "/other")
+        asked = [
+            elsewhere.models,
+            lambda: elsewhere.score(b"x"),
+            lambda: elsewhere.slide("0"),
+            lambda: elsewhere.skin_image("BCC"),
+        ]
+        for ask in asked:
+            with pytest.raises(ServiceError, match="127.0.0.1/other is not the service; check the address") as caught:
+                ask()
+            assert caught.value.status == 200
+
+
 class Busy(LocalFocus):
     """Says twice that it is busy."""
 
