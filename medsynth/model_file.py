@@ -1,7 +1,9 @@
 """A trained model as one safetensors file: its weights, and beside them in JSON what they are."""
 
+import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +87,32 @@ class Kind:
         """The file's bytes, the same for the same model."""
         tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
         return safetensors.torch.save(tensors, {_KEY: json.dumps({"format": self.format, **described}, sort_keys=True)})
+
+
+class Filed(ABC):
+    """A trained model that is kept in one file."""
+
+    _sha256: str | None = None
+    """Of the file that it came from, if it came from one."""
+
+    @abstractmethod
+    def to_bytes(self) -> bytes:
+        """The file's bytes, the same for the same model."""
+
+    def save(self, uri: str) -> None:
+        """Write the model, over whatever is there.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        storage.put(uri, self.to_bytes())
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the model's file."""
+        if self._sha256 is None:
+            self._sha256 = hashlib.sha256(self.to_bytes()).hexdigest()
+        return self._sha256
 
 
 def _wrong(value: Tensor) -> str | None:

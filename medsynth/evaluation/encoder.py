@@ -5,7 +5,6 @@ features compare generators judged by the same encoder, and are no numbers to ho
 Its file is safetensors of our own format; whoever names it again gets the same features.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medsynth import seeds, storage
+from medsynth import seeds
 from medsynth.evaluation.pictures import Pictures, resized
-from medsynth.model_file import Kind
+from medsynth.model_file import Filed, Kind
 from medsynth.skin import tone
 from medsynth.skin.pairs import Pairs
 from medsynth.skin.samples import Feed, SampleSettings
@@ -59,7 +58,7 @@ class Network(nn.Module):
         return self.condition(levels[-1]), self.tone(levels[-1]), self.fault(torch.cat(levels, dim=1))
 
 
-class Encoder:
+class Encoder(Filed):
     """A network, and how its answers to real training photos spread, which gives features their scale.
 
     Features are standardised and then whitened on real training photos with a ridge: every direction's variance
@@ -102,19 +101,6 @@ class Encoder:
         statistics = {"features.mean": self._mean, "features.basis": self._basis}
         described = {"conditions": self.conditions, "about": self.about}
         return _KIND.pack({**self.network.state_dict(), **statistics}, described)
-
-    def save(self, uri: str) -> None:
-        """Write it, over whatever is there.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        storage.put(uri, self.to_bytes())
-
-    @property
-    def sha256(self) -> str:
-        """Digest of its file."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Features of pictures, from every level's means and spreads.

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medsynth import spec, storage
+from medsynth import spec
 from medsynth.errors import Reason, Rejected
 from medsynth.focus import _dense, ordinal
 from medsynth.focus.network import FocusNetwork, NetworkSettings, SmallNetwork, build
-from medsynth.model_file import Kind
+from medsynth.model_file import Filed, Kind
 
 DEFAULT_URI = "package://medsynth/weights/focus.safetensors"
 
@@ -51,7 +51,7 @@ class Score:
     """Mean certainty of the cells, 0 to 1."""
 
 
-class FocusModel:
+class FocusModel(Filed):
     """A focus network with what it needs to be used.
 
     Args:
@@ -116,21 +116,6 @@ class FocusModel:
             "about": self.about,
         }
         return _KIND.pack(self.network.state_dict(), described)
-
-    def save(self, uri: str) -> None:
-        """Write the model, over whatever is there.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        storage.put(uri, self.to_bytes())
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the model's file."""
-        if self._sha256 is None:
-            self._sha256 = hashlib.sha256(self.to_bytes()).hexdigest()
-        return self._sha256
 
     @property
     def stride(self) -> int:

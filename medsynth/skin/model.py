@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medsynth import draws, seeds, spec, storage
+from medsynth import draws, seeds, spec
 from medsynth.cuda_graph import Parts, Repeated, side_by_side
-from medsynth.model_file import Kind, ModelError
+from medsynth.model_file import Filed, Kind, ModelError
 from medsynth.skin import generator, regions, semantic_map, tone
 from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings, PlusNetwork
 from medsynth.skin.regions import RegionKind
@@ -67,7 +67,7 @@ class Drawn:
     region: Region
 
 
-class SkinModel:
+class SkinModel(Filed):
     """A generator with what it needs to be used.
 
     Args:
@@ -149,21 +149,6 @@ class SkinModel:
             "about": self.about,
         }
         return _KIND.pack({name: value.half() for name, value in self.network.state_dict().items()}, described)
-
-    def save(self, uri: str) -> None:
-        """Write the model, over whatever is there.
-
-        Raises:
-            StorageError: it cannot be written.
-        """
-        storage.put(uri, self.to_bytes())
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the model's file."""
-        if self._sha256 is None:
-            self._sha256 = hashlib.sha256(self.to_bytes()).hexdigest()
-        return self._sha256
 
     @property
     def size(self) -> int:
