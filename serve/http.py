@@ -249,6 +249,9 @@ class Gate:
 
     def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Response | None:
         """What is decided before anything of the body is read."""
+        if scope["root_path"] and not get_route_path(scope) and scope["method"] in ("GET", "HEAD"):
+            # The page's links hang on the last slash. Relative, not an address made of the Host header.
+            return Response(status_code=308, headers={"Location": scope["root_path"].rpartition("/")[2] + "/"})
         if not self._may_enter(scope, headers):
             return problem_response(
                 401, "a token is needed: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer", **_CLOSE}

@@ -59,6 +59,19 @@ def test_what_needs_no_token(focus: LocalFocus, tile: bytes, prefix: str) -> Non
     assert guarded.post(f"{prefix}/v1/focus/scores", content=tile, headers=PNG).status_code == 401
 
 
+@pytest.mark.parametrize("prefix", ["/medsynth", "/a/b"])
+def test_a_prefix_without_its_slash_leads_to_the_page(focus: LocalFocus, prefix: str) -> None:
+    http = TestClient(
+        client(focus, tokens=("a-token-of-16-letters",)).app, "http://elsewhere.example", root_path=prefix
+    )
+    moved = http.get(prefix, follow_redirects=False)
+    assert (moved.status_code, moved.headers["location"]) == (308, prefix.rpartition("/")[2] + "/")
+    assert http.get(prefix).url.path == prefix + "/"
+    assert http.get(prefix).text == http.get(prefix + "/").text
+    assert http.head(prefix).status_code == 200
+    assert http.post(prefix).status_code == 401
+
+
 def test_errors_of_the_open_protocol_are_its_own_below_a_prefix(focus: LocalFocus) -> None:
     http = TestClient(client(focus).app, BASE, root_path="/medsynth")
     assert http.get("/medsynth/v2/models/other").json()["error"].startswith("no model 'other'")
