@@ -26,11 +26,6 @@ class Backlog:
         self._amount = 0
         self._paces: dict[str, float] = {}
 
-    @property
-    def idle(self) -> bool:
-        """Whether there is nothing to do."""
-        return self._amount == 0
-
     def full(self, amount: int) -> Full | None:
         """Why so much more is not taken; None where it is. What is idle takes anything.
 
@@ -38,7 +33,7 @@ class Backlog:
             amount: pictures, or pixels.
         """
         pace = max(self._paces.values(), default=0.0)
-        if self.idle or (self._amount + amount) * pace <= self._seconds:
+        if self._amount == 0 or (self._amount + amount) * pace <= self._seconds:
             return None
         return Full(max(1, math.ceil(self._amount * pace)))
 

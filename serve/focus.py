@@ -33,8 +33,7 @@ _DECODERS = 2
 _ROOM = 64_000_000
 """Pixels that are decoded, or wait for the network, at once: 192 MB, and many times what a batch of tiles has."""
 _LEGEND_STEPS = 24
-_AT_ONCE = 1 << 18
-"""Pixels up to which an image that finds nothing to wait for is decoded in the network's own thread."""
+
 
 Decoded = tuple[NDArray[np.uint8], float | None]
 """An image's pixels, and µm a pixel."""
@@ -232,25 +231,8 @@ class FocusService:
         full = self._backlog.full(pixels)
         if full is not None:
             return full, self._scorer.about
-        idle = self._backlog.idle
         with self._backlog.taken(pixels):
-            if idle and len(items) == 1 and pixels <= _AT_ONCE:
-                return [await self._at_once(items[0])], self._scorer.about
             return list(await asyncio.gather(*map(self._one, items))), self._scorer.about
-
-    async def _at_once(self, item: Item) -> Judged | Refused:
-        # Into one thread and back, not into two and through a queue: 2 ms of the 18 that a lone tile takes.
-        def both() -> tuple[list[Judged], float]:
-            one, decoding = self._decoded(item)
-            return [self._scorer.judge(*one)], decoding
-
-        self._queue(1)
-        try:
-            return (await self._judged(item.pixels, both))[0]
-        except Rejected as why:
-            return Refused.of(why)
-        finally:
-            self._queue(-1)
 
     async def _one(self, item: Item) -> Judged | Refused:
         loop = asyncio.get_running_loop()
@@ -259,7 +241,7 @@ class FocusService:
                 one, seconds = await loop.run_in_executor(self._decoding, self._decoded, item)
             except Rejected as why:
                 return Refused.of(why)
-            self._paced_decoding(item.pixels, seconds)
+            self._backlog.paced("decoding", item.pixels, seconds, _DECODERS)
             self._queue(1)
             try:
                 return await self._batched(one)
@@ -279,25 +261,15 @@ class FocusService:
         Args:
             found: pixels, and µm a pixel, of each image.
         """
-        pixels = sum(one[..., 0].size for one, _ in found)
-        return await self._judged(pixels, lambda: ([self._scorer.judge(*one) for one in found], 0.0))
-
-    async def _judged(self, pixels: int, work: Callable[[], tuple[list[Judged], float]]) -> list[Judged]:
-        # The work in the network's thread; it tells how many seconds of it decoding took.
         loop = asyncio.get_running_loop()
         started = time.monotonic()
-        judged, decoding = await loop.run_in_executor(self._judging, work)
-        seconds = time.monotonic() - started - decoding
-        if decoding:
-            self._paced_decoding(pixels, decoding)
-        self._backlog.paced("judging", pixels, seconds)
-        self.figures.batch.labels(FOCUS).observe(len(judged))
+        judged = await loop.run_in_executor(self._judging, lambda: [self._scorer.judge(*one) for one in found])
+        seconds = time.monotonic() - started
+        self._backlog.paced("judging", sum(pixels[..., 0].size for pixels, _ in found), seconds)
+        self.figures.batch.labels(FOCUS).observe(len(found))
         self.figures.batch_seconds.labels(FOCUS).observe(seconds)
-        self.figures.images.labels(FOCUS).inc(len(judged))
+        self.figures.images.labels(FOCUS).inc(len(found))
         return judged
-
-    def _paced_decoding(self, pixels: int, seconds: float) -> None:
-        self._backlog.paced("decoding", pixels, seconds, _DECODERS)
 
     def _queue(self, change: int) -> None:
         self._waiting += change

@@ -15,8 +15,8 @@ from medsynth.focus.heatmap import Grades
 from medsynth.focus.model import FocusModel
 from medsynth.model_file import ModelError
 from serve.deployments import FOCUS_BATCH
-from serve.focus import Decoded, FocusService, Room, Scorer
-from serve.wire import About, Full, Item, Judged, Refused
+from serve.focus import FocusService, Room, Scorer
+from serve.wire import About, Item, Judged, Refused
 from tests.serve.local import LocalFocus, encoded
 from tests.slides import network, on_glass, stained, write_tiff
 
@@ -116,38 +116,6 @@ def test_an_answer_does_not_depend_on_its_company(focus: LocalFocus) -> None:
     assert all(isinstance(one, Judged) for one in alone)
     for other in others:
         assert other == alone, "to the last digit"
-
-
-def test_only_what_finds_nothing_to_wait_for_is_judged_at_once(
-    focus: LocalFocus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small = Item(encoded(stained(200, 200)), 0.25, pixels=40_000)
-    large = Item(encoded(stained(600, 500)), 0.25, pixels=300_000)
-    rubbish = Item(b"rubbish", pixels=40_000)
-    queued: list[int] = []
-    batched = focus._batched
-
-    async def counted(one: Decoded) -> Judged:
-        queued.append(one[0][..., 0].size)
-        return await batched(one)
-
-    async def in_turn(*requests: list[Item]) -> list[int]:
-        queued.clear()
-        found = [(await focus.score(request))[0] for request in requests]
-        assert not any(isinstance(one, Full) for one in found)
-        return [*queued]
-
-    async def beside() -> list[int]:
-        queued.clear()
-        first, second = await asyncio.gather(focus.score([small]), focus.score([small]))
-        assert first == second
-        return [*queued]
-
-    monkeypatch.setattr(focus, "_batched", counted)
-    assert asyncio.run(in_turn([small], [rubbish], [small])) == []
-    assert asyncio.run(in_turn([large], [small, small])) == [300_000, 40_000, 40_000]
-    assert asyncio.run(beside()) == [40_000]
-    assert asyncio.run(in_turn([small])) == [], "idle again"
 
 
 def test_a_bad_image_harms_only_itself(focus: LocalFocus) -> None:
