@@ -33,7 +33,6 @@ _PARTS: Mapping[str, dict[str, Any]] = {
     "no tone term": {"losses": {"tone": 0.0}},
     "no matching of features": {"losses": {"feature_matching": 0.0}},
     "one judge, of one scale": {"discriminator": {"scales": 1}},
-    "conditions as they come": {"samples": {"balance": 0.0}},
 }
 """Each run of plus by what it lacks: settings in place of the preset's."""
 _PEERS = ("pix2pix", "paper")
