@@ -9,6 +9,8 @@ FAST = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # Which leaves the proxy out of it, unless told.
     "RAY_SERVE_PROXY_USE_GRPC": "1",
+    # Of such a call; left alone, 4 MiB, and a larger image, or many pictures in an answer, would not come through.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str((1 << 31) - 1),
     # A port of its own for each replica, which only HAProxy makes use of: RAY_SERVE_ENABLE_HA_PROXY opens them anyway.
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
     # Else what a replica writes, a line of JSON a request, goes to Serve's own log, a look at the call stack with it.

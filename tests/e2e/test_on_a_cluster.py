@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from ray import serve
@@ -177,6 +178,14 @@ def test_served_is_what_the_model_says(service: Service) -> None:
     assert service.client().heat_map(encoded(picture), 0.25)[:4] == b"\x89PNG"
 
 
+def test_bodies_of_many_megabytes_come_through(service: Service) -> None:
+    rough = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8)  # which no format makes smaller
+    files = [encoded(rough), encoded(rough[::-1].copy())]
+    assert all(len(file) > 6 << 20 for file in files), "more than gRPC takes unless told"
+    assert [score.width for score in service.client().scores(files, 0.25)] == [1500, 1500]
+    assert service.client().heat_map(files[0], 0.25)[:4] == b"\x89PNG"
+
+
 def test_pictures_are_those_of_the_model(service: Service) -> None:
     artist = Artist(SkinModel.load(str(service.folder / "skin.safetensors")))
 
@@ -199,6 +208,8 @@ def test_pictures_are_those_of_the_model(service: Service) -> None:
     assert figure(service, 'medsynth_batch_images_count{model="skin"}', 17) == 17, "one by one, as on every CPU"
     with pytest.raises(ServiceError, match=r"422 .*condition"):
         service.client().skin_image("x")
+    large = service.client().skin_images("BCC", 32, side=1024, device="phone-lowlight", seed=4)
+    assert sum(len(one.data) for one in large) > 6 << 20, "more than gRPC takes unless told"
 
 
 def test_the_gate_stands_before_serves_ingress(service: Service, tile_bytes: bytes) -> None:
