@@ -44,9 +44,9 @@ class FocusScorer:
         """Judge images, each by itself."""
         return await self._service.score(items)
 
-    async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
+    async def heat_map(self, item: Item, form: Form) -> tuple[bytes | Refused | Full, About]:
         """Draw an image's focus map."""
-        return await self._service.heat_map(data, mpp, form)
+        return await self._service.heat_map(item, form)
 
     async def _batched(self, one: "Decoded") -> Judged:
         judged: Judged = await self._batch(one)

@@ -105,7 +105,7 @@ class Scorer:
             grade,
         )
 
-    def heat_map(self, data: bytes, mpp: float | None, form: Form) -> bytes:
+    def heat_map(self, data: bytes | NDArray[np.uint8], mpp: float | None, form: Form) -> bytes:
         """Draw an image's focus map, as the batch job draws a slide's: the same tissue, cells and numbers.
 
         Raises:
@@ -219,6 +219,7 @@ class FocusService:
         self._judging = ThreadPoolExecutor(1, "judge")
         self._mapping = ThreadPoolExecutor(1, "map")
         self._waiting, self._room, self._backlog = 0, Room(_ROOM), Backlog(BACKLOG_SECONDS)
+        self._maps = Backlog(BACKLOG_SECONDS)  # their own thread's
         self._batched = batched or self._alone
 
     async def about(self) -> About:
@@ -275,12 +276,21 @@ class FocusService:
         self._waiting += change
         self.figures.queue.labels(FOCUS).set(self._waiting)
 
-    async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
+    async def heat_map(self, item: Item, form: Form) -> tuple[bytes | Refused | Full, About]:
         """Draw an image's focus map."""
+        full = self._maps.full(item.pixels)
+        if full is not None:
+            return full, self._scorer.about
         loop = asyncio.get_running_loop()
-        try:
-            drawn = await loop.run_in_executor(self._mapping, self._scorer.heat_map, data, mpp, form)
-        except Rejected as why:
-            return Refused.of(why), self._scorer.about
+        with self._maps.taken(item.pixels):
+            try:
+                drawn, seconds = await loop.run_in_executor(self._mapping, self._mapped, item, form)
+            except Rejected as why:
+                return Refused.of(why), self._scorer.about
+        self._maps.paced("mapping", item.pixels, seconds)
         self.figures.images.labels(FOCUS).inc()
         return drawn, self._scorer.about
+
+    def _mapped(self, item: Item, form: Form) -> tuple[bytes, float]:
+        started = time.monotonic()  # in the thread, as above
+        return self._scorer.heat_map(item.data, item.mpp, form), time.monotonic() - started

@@ -129,7 +129,7 @@ def routes(focus: Focus, limits: Limits) -> APIRouter:
         """
         kind = bodies.negotiate(request.headers.get("accept"), list(FORMS))
         upload, fields = await bodies.one(request, limits)
-        drawn, about = await focus.heat_map(upload.data, _mpp(fields, mpp), FORMS[kind])
+        drawn, about = await focus.heat_map(Item(upload.data, _mpp(fields, mpp), pixels=upload.pixels), FORMS[kind])
         if isinstance(drawn, Refused):
             raise bodies.refusal(drawn.raised(), upload.name)
         return Response(drawn, media_type=kind, headers={"Vary": "Accept", **model_headers(about)})

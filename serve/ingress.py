@@ -191,11 +191,14 @@ class RemoteFocus:
             raise _refused(found)
         return found, about
 
-    async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
+    async def heat_map(self, item: Item, form: Form) -> tuple[bytes | Refused, About]:
         """Draw an image's focus map."""
-        found: tuple[bytes | Refused, About] = await self._remote("heat_map", data, mpp, form)
-        self._known.heard(found[1])
-        return found
+        found: bytes | Refused | Full
+        found, about = await self._remote("heat_map", item, form)
+        self._known.heard(about)
+        if isinstance(found, Full):
+            raise _refused(found)
+        return found, about
 
 
 class RemoteSkin:

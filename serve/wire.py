@@ -97,7 +97,7 @@ class Focus(Protocol):
     async def score(self, items: list[Item]) -> tuple[list[Judged | Refused], About]:
         """Judge images, each by itself."""
 
-    async def heat_map(self, data: bytes, mpp: float | None, form: Form) -> tuple[bytes | Refused, About]:
+    async def heat_map(self, item: Item, form: Form) -> tuple[bytes | Refused, About]:
         """Draw an image's focus map."""
 
 

@@ -13,7 +13,7 @@ from serve.http import Limits
 from serve.wire import Asked, Full, Item
 from tests import skin_model
 from tests.serve.local import LocalFocus, LocalSkin, encoded
-from tests.slides import stained
+from tests.slides import on_glass, stained
 
 
 def test_what_is_idle_takes_anything() -> None:
@@ -93,16 +93,24 @@ def test_what_is_slow_before_or_after_the_network_counts(
 def test_models_refuse_what_they_could_not_answer_in_time(tmp_path: Path) -> None:
     skin, focus = LocalSkin(tmp_path), LocalFocus(Limits(), tmp_path)
     asked, item = Asked(skin_model.NAMES[0], fitzpatrick=2), Item(encoded(stained(200, 200)), pixels=40_000)
+    mapped = Item(encoded(on_glass(700, 600, (90, 130, 500, 400))), 0.25, pixels=420_000)
 
     async def flood() -> None:
         await skin.draw(asked, [0])
         await focus.score([item])
+        await focus.heat_map(mapped, "overlay")
         skin._backlog.paced("drawing", 1, 1000.0)
         focus._backlog.paced("judging", 1, 1.0)
-        for calls in ([skin.draw(asked, [n]) for n in range(5)], [focus.score([item]) for _ in range(5)]):
+        focus._maps.paced("mapping", 1, 1.0)
+        for calls in (
+            [skin.draw(asked, [n]) for n in range(5)],
+            [focus.score([item]) for _ in range(5)],
+            [focus.heat_map(mapped, "overlay") for _ in range(5)],
+        ):
             found = [answer for answer, _ in await asyncio.gather(*calls)]
             assert [isinstance(one, Full) for one in found] == [False, True, True, True, True]
         assert not isinstance((await skin.draw(asked, [0]))[0], Full), "and take again what comes when that is done"
         assert not isinstance((await focus.score([item]))[0], Full)
+        assert isinstance((await focus.heat_map(mapped, "overlay"))[0], bytes)
 
     asyncio.run(flood())

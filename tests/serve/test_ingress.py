@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from serve import ingress
 from serve.http import Problem
 from serve.ingress import Remote, RemoteFocus, RemoteSkin
-from serve.wire import About, Asked, Full, SkinAbout
+from serve.wire import About, Asked, Full, Item, SkinAbout
 from tests.serve.local import client
 
 ABOUT = About("focus", "1", "a" * 64, 64, 16, (0.0, 1.0), (0.5, 1.0, 2.0))
@@ -83,13 +83,15 @@ def test_with_haproxy_no_address_is_this_machines_own(monkeypatch: pytest.Monkey
     assert ingress.listens_on("127.0.0.1") == ingress.listens_on(None) == "0.0.0.0"
 
 
-@pytest.mark.parametrize("call", ["score", "draw"])
+@pytest.mark.parametrize("call", ["score", "map", "draw"])
 def test_a_model_that_has_enough_to_do_is_429_until_it_has_less(call: str) -> None:
     handle: Any = Handle((Full(7), ABOUT))
 
     async def asked() -> None:
         if call == "score":
             await RemoteFocus(handle, 5).score([])
+        elif call == "map":
+            await RemoteFocus(handle, 5).heat_map(Item(b"", pixels=1), "grid")
         else:
             await RemoteSkin(handle, 5).draw(Asked("BCC"), [0])
 
@@ -239,7 +241,7 @@ class TestBusy:
             skin: Any = Handle(([], SKIN), FULL)
             models = RemoteFocus(focus, 20.0), RemoteFocus(maps, 20.0), RemoteSkin(skin, 20.0)
             await models[0].score([])
-            await models[1].heat_map(b"", None, "grid")
+            await models[1].heat_map(Item(b"", pixels=1), "grid")
             await models[2].draw(None, [])  # type: ignore[arg-type]
             return await models[0].about(), await models[1].about(), await models[2].about()
 
