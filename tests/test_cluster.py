@@ -19,6 +19,7 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND
 
+from serve.environment import FAST
 from tests.servers import S3Server
 
 REPO = Path(__file__).resolve().parent.parent
@@ -99,6 +100,11 @@ def test_tokens_are_asked_for_on_every_node(cluster: dict[str, Any]) -> None:
     assert cluster["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
     for node_type in cluster["available_node_types"].values():
         assert "worker_run_options" not in node_type.get("docker", {})
+
+
+def test_a_service_deployed_there_finds_the_environment_that_it_is_fast_in(cluster: dict[str, Any]) -> None:
+    told = {option for option in cluster["docker"]["run_options"] if "RAY_SERVE" in option}
+    assert told == {f"--env {name}={value}" for name, value in FAST.items()}
 
 
 def test_nodes_are_set_up_from_the_pins(cluster: dict[str, Any]) -> None:

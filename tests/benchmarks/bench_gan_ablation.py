@@ -94,7 +94,7 @@ def main() -> None:
         print("left out: needs a table of photos and an hour; see --help")
         return
     torch.set_num_threads(1)
-    names = (*_PARTS, *_PEERS)
+    names = (*_PEERS, *_PARTS)
     with ThreadPoolExecutor(given.together) as pool:
         list(pool.map(lambda name: train(name, given.pairs, given.out, given.steps), names))
     found = bench_gan_quality.measure(given.pairs, dict(learnt(given.out)), given.encoder, given.count)
