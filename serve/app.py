@@ -5,12 +5,13 @@ deployment that is bound here, handed to the ingress, and given its routes in :m
 """
 
 import os
+import socket
 import sys
 from typing import Any, NoReturn
 
 import ray
 from ray import serve
-from ray.serve._private.constants import DEFAULT_HTTP_HOST  # nothing public tells
+from ray.serve._private.constants import DEFAULT_HTTP_HOST, DEFAULT_HTTP_PORT  # nothing public tells
 
 from medsynth import spec, storage
 from medsynth.errors import UserError
@@ -64,13 +65,15 @@ def app(args: dict[str, Any]) -> serve.Application:
         args: of :class:`serve.settings.AppSettings`.
 
     Raises:
-        UserError: the settings are wrong, or others could reach the service without a token.
+        UserError: the settings are wrong, others could reach the service without a token, or its port is taken.
     """
     try:
         settings = _settings(args)
         tokens = tokens_of(os.environ)
         if not ray.is_initialized():
             check_address(listens_on(DEFAULT_HTTP_HOST), tokens)
+            if os.environ.get("RAY_ADDRESS") == "local":  # of its own: no service that this one would replace
+                _check_free(DEFAULT_HTTP_HOST or "127.0.0.1", DEFAULT_HTTP_PORT)
     except UserError as error:
         if ray.is_initialized():  # a task of `serve deploy`, whose errors Serve tells
             raise
@@ -86,6 +89,17 @@ def app(args: dict[str, Any]) -> serve.Application:
         settings, focus, skin, gatherer
     )
     return ingress
+
+
+def _check_free(host: str, port: int) -> None:
+    # Serve itself would try for half a minute, and bury in tracebacks what it found.
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind((host, port))
+        except OSError as error:
+            text = f"{host}:{port}: {error.strerror}; stop what listens there, or serve a config.yaml with another port"
+            raise UserError(text) from error
 
 
 def _settings(args: dict[str, Any]) -> AppSettings:

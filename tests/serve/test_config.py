@@ -1,6 +1,7 @@
 """serve/config.yaml, held against what Serve and the application know."""
 
 import importlib.util
+import socket
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,24 @@ def test_it_refuses_to_start_in_one_line(
     assert caught.value.code == 2
     assert line.startswith("error: ")
     assert named in line
+
+
+def test_a_port_that_is_taken_is_told_before_ray_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setattr("serve.app.DEFAULT_HTTP_PORT", port)
+        with pytest.raises(SystemExit):
+            app({})
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: 127.0.0.1:{port}: Address already in use; stop what listens there")
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+        app({})  # what it would start may replace what is there
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    app({})
 
 
 def test_inside_a_cluster_the_refusal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
