@@ -20,6 +20,7 @@ from serve.http import check_address, tokens_of
 from serve.ingress import Gatherer, Ingress, listens_on
 from serve.settings import AppSettings
 
+_JOBS = {"focus_weights": "focus", "skin_weights": "gan"}
 _SHIPPED_SKIN = "package://medsynth/weights/skin.safetensors"
 
 # On a laptop; serve/config.yaml says how it is on a cluster, and why.
@@ -65,15 +66,17 @@ def app(args: dict[str, Any]) -> serve.Application:
         args: of :class:`serve.settings.AppSettings`.
 
     Raises:
-        UserError: the settings are wrong, others could reach the service without a token, or its port is taken.
+        UserError: the settings are wrong, others could reach the service without a token, its port is taken, or
+            weights are not there.
     """
     try:
         settings = _settings(args)
         tokens = tokens_of(os.environ)
         if not ray.is_initialized():
             check_address(listens_on(DEFAULT_HTTP_HOST), tokens)
-            if os.environ.get("RAY_ADDRESS") == "local":  # of its own: no service that this one would replace
+            if os.environ.get("RAY_ADDRESS") == "local":  # what is wrong here is wrong for the service
                 _check_free(DEFAULT_HTTP_HOST or "127.0.0.1", DEFAULT_HTTP_PORT)
+                _check_weights(settings)
     except UserError as error:
         if ray.is_initialized():  # a task of `serve deploy`, whose errors Serve tells
             raise
@@ -89,6 +92,14 @@ def app(args: dict[str, Any]) -> serve.Application:
         settings, focus, skin, gatherer
     )
     return ingress
+
+
+def _check_weights(settings: AppSettings) -> None:
+    # Replicas would say so too, three times, in a hundred lines.
+    for key in ("focus_weights", "skin_weights"):
+        uri = getattr(settings, key)
+        if uri is not None and storage.head(uri) is None:
+            raise UserError(f"{key}: {uri}: no such file; name the weights that jobs/train_{_JOBS[key]}.py made")
 
 
 def _check_free(host: str, port: int) -> None:

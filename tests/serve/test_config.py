@@ -103,6 +103,22 @@ def test_a_port_that_is_taken_is_told_before_ray_starts(
     app({})
 
 
+@pytest.mark.parametrize(("key", "job"), [("focus_weights", "train_focus.py"), ("skin_weights", "train_gan.py")])
+def test_weights_that_are_not_there_are_told_before_ray_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, key: str, job: str
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("serve.app.DEFAULT_HTTP_PORT", 0)
+    missing = {key: str(tmp_path / "none.safetensors")}
+    app(missing)  # a cluster elsewhere may have them
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with pytest.raises(SystemExit):
+        app(missing)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {key}: ")
+    assert line.endswith(f"none.safetensors: no such file; name the weights that jobs/{job} made")
+
+
 def test_inside_a_cluster_the_refusal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     with pytest.raises(UserError, match="focus_weights"):
