@@ -22,7 +22,7 @@ def train_gan(
     out: Annotated[str, typer.Option(help="Where weights, curve and checkpoints go: a folder's path or URI.")],
     preset: Annotated[Literal["paper", "plus", "smoke"], typer.Option(help="Settings to start from.")] = "plus",
     machine: Annotated[
-        Literal["cpu", "gpu", "cluster"], typer.Option(help="How large: two CPU cores for an hour, a GPU, or many.")
+        Literal["cpu", "gpu", "cluster"], typer.Option(help="How large: two CPU cores, a GPU, or many.")
     ] = "cpu",
     size: Annotated[Literal["128", "256"] | None, typer.Option(help="Pixels on a side [the machine's].")] = None,
     settings: Annotated[str | None, typer.Option(help="YAML file of settings that replace the preset's.")] = None,
