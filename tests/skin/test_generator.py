@@ -55,12 +55,14 @@ def test_threads_share_out_pictures_and_leave_each_in_its_place(count: int) -> N
     torch.testing.assert_close(drawn, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_what_was_drawn_stays_when_more_is_drawn() -> None:
+def test_memory_that_is_used_anew_harms_neither_this_picture_nor_the_last() -> None:
     torch.manual_seed(0)
-    network = UNet(GeneratorSettings(kind="unet", size=64, width=64)).eval()  # wide enough for memory used anew
+    network = UNet(GeneratorSettings(kind="unet", size=64, width=64)).eval()  # wide enough for it
+    wanted = network(asked(2, 64)).detach()  # with gradients, each answer has memory of its own
     with torch.inference_mode():
         first = network(asked(2, 64))
         kept = first.clone()
+        torch.testing.assert_close(first, wanted, rtol=1e-3, atol=1e-4)
         assert not torch.equal(network(asked(1, 64)), first[1:])
         assert torch.equal(first, kept)
         assert torch.equal(network(asked(2, 64)), kept)
