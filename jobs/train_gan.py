@@ -1,6 +1,6 @@
 """Train the skin generator, which draws clinical photos from semantic maps."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from _cli import place, run
@@ -13,6 +13,7 @@ from medsynth.distributed.photos import survey
 from medsynth.distributed.session import session
 from medsynth.skin import presets
 from medsynth.skin import run as skin
+from medsynth.skin.begun import SHIPPED
 from medsynth.skin.run import SkinRun
 from medsynth.skin.validation import FIGURES
 
@@ -20,11 +21,16 @@ from medsynth.skin.validation import FIGURES
 def train_gan(
     pairs: Annotated[str, typer.Option(help="CSV or Parquet of photos: image, condition, patient_id, x0, y0, x1, y1.")],
     out: Annotated[str, typer.Option(help="Where weights, curve and checkpoints go: a folder's path or URI.")],
-    preset: Annotated[Literal["paper", "plus", "smoke"], typer.Option(help="Settings to start from.")] = "plus",
+    preset: Annotated[
+        Literal["paper", "plus", "further", "smoke"], typer.Option(help="Settings to start from.")
+    ] = "plus",
     machine: Annotated[
         Literal["cpu", "gpu", "cluster"], typer.Option(help="How large: two CPU cores, a GPU, or many.")
     ] = "cpu",
     size: Annotated[Literal["128", "256"] | None, typer.Option(help="Pixels on a side [the machine's].")] = None,
+    begin: Annotated[
+        str | None, typer.Option(help="Weights to learn on from, or 'shipped'; for the preset further.")
+    ] = None,
     settings: Annotated[str | None, typer.Option(help="YAML file of settings that replace the preset's.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trainers side by side [all GPUs, or 1].")] = None,
     device: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Where to train.")] = "auto",
@@ -40,7 +46,9 @@ def train_gan(
 ) -> None:
     """Train the skin generator. The same command goes on where an earlier run stopped, to the same weights."""
     sized = None if size is None else {"size": int(size)}
-    flags = {"steps": steps, "batch": batch, "hold_out": hold_out, "generator": sized, "samples": sized}
+    flags: dict[str, Any] = {"steps": steps, "batch": batch, "hold_out": hold_out, "generator": sized, "samples": sized}
+    if begin is not None:
+        flags["begin"] = begin if begin == SHIPPED else storage.absolute(begin)
     given = {name: value for name, value in flags.items() if value is not None}
     chosen = presets.settings(preset, machine, settings, given)
     out, pairs = place(out, "--out"), storage.absolute(pairs)

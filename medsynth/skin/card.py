@@ -46,6 +46,7 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
         f"lesion's place and size. Network `{own['generator']['kind']}`, trained for {about['steps']:,} steps of "
         f"{own['batch']} samples; conditions: {', '.join(photos['training']['conditions'])}.",
         "",
+        *_begun(about),
         "**Every picture that it draws is synthetic. Such pictures are for training other models, never for "
         "validating or testing them, and no evidence of how any disease looks.**",
         "",
@@ -89,6 +90,16 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
         *how_made(command, f"Seed {about['seed']}, {versions}, last loss of the judge {loss}.", own),
     ]
     return "\n".join(lines)
+
+
+def _begun(about: Mapping[str, Any]) -> list[str]:
+    if "begun_sha256" not in about:
+        return []
+    return [
+        f"It did not begin from nothing, but from the weights with the digest `{about['begun_sha256'][:16]}`: what "
+        "their card says of their photos is true of these weights as well.",
+        "",
+    ]
 
 
 def _table(photos: Mapping[str, Any]) -> list[str]:

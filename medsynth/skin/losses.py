@@ -15,6 +15,8 @@ Kind = Literal["vanilla", "hinge"]
 
 _SHADES = 16
 """Squares a side whose means are the skin's shades."""
+_OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
+"""Brightness, red less green, yellow less blue, of red, green and blue."""
 
 
 class LossSettings(Settings):
@@ -35,6 +37,11 @@ class LossSettings(Settings):
     """Side of the squares whose means the L1 terms compare, in pixels; 1 for pixels, as in the paper."""
     texture: float = Field(default=5.0, ge=0)
     """How strong the detail is at each scale and place."""
+    texture_colour: float = Field(default=0.0, ge=0)
+    """Detail is compared in brightness and two differences of colour, which count so many times as much; at 0, in red,
+    green and blue, which cannot tell a green speck from a grey one."""
+    texture_strong: float = Field(default=0.0, ge=0)
+    """So many times as much as its mean, the root of its mean square counts, which tells of few strong specks."""
     tone: float = Field(default=10.0, ge=0)
     """The skin's mean colour, and how far its shades lie apart."""
     tone_spread: float = Field(default=1.0, ge=0)
@@ -128,30 +135,43 @@ def statistics_matching(drawn: Sequence[Tensor], photos: Sequence[Tensor]) -> Te
     return torch.stack(apart).mean()
 
 
-def texture(drawn: Tensor, photos: Tensor, cells: int = 4) -> Tensor:
+def texture(drawn: Tensor, photos: Tensor, colour: float = 0.0, strong: float = 0.0, cells: int = 4) -> Tensor:
     """Distance of how strong the detail is, by scale and by place.
 
     Args:
         drawn: (N, 3, S, S), 32 pixels a side or more. At 128 pixels the Laplacian pyramid has three levels, and
             another one each time that they are doubled, so that the coarsest is the same.
         photos: as ``drawn``.
+        colour: the weight of two differences of colour beside brightness; 0 to compare red, green and blue.
+        strong: the weight of a band's root mean square beside its mean size.
         cells: places a side over which a band's size is averaged.
 
     Source:
         Heeger and Bergen, "Pyramid-based texture analysis/synthesis", SIGGRAPH 1995: the size of each band, of
-        all its statistics the first.
+        all its statistics the first; in decorrelated colours (their section 3.5), of which brightness, red less green
+        and yellow less blue are a fixed stand-in.
     """
     total = drawn.new_zeros(())
     levels = max(3, drawn.shape[2].bit_length() - 5)
+    if colour:
+        weights = drawn.new_tensor([[1.0], [colour], [colour]])
+        mixed = (drawn.new_tensor(_OPPONENT) * weights)[:, :, None, None]
     for _ in range(levels):
         sizes = []
         halves = []
         for image in (drawn, photos):
             half = functional.avg_pool2d(image, 2)
             band = image - doubled(half)
-            sizes.append(functional.avg_pool2d(band.abs(), max(1, image.shape[2] // cells)))
+            if colour:
+                band = functional.conv2d(band, mixed)
+            cell = max(1, image.shape[2] // cells)
+            told = [functional.avg_pool2d(band.abs(), cell)]
+            if strong:
+                told.append(strong * (functional.avg_pool2d(band**2, cell) + 1e-6).sqrt())
+            sizes.append(told)
             halves.append(half)
-        total = total + (sizes[0] - sizes[1]).abs().mean()
+        for one, other in zip(*sizes, strict=True):
+            total = total + (one - other).abs().mean()
         drawn, photos = halves
     return total / levels
 

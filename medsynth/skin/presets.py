@@ -66,6 +66,15 @@ _PAPER: dict[str, Any] = {
     "samples": {"retoned": 0.0, "balance": 0.0},
 }
 
+_FURTHER: dict[str, Any] = {
+    "begin": "shipped",
+    "judging_first": 400,
+    "losses": {"l1": 0.0, "lesion_l1": 0.0, "look": 0.0, "texture_colour": 2.0, "texture_strong": 1.0},
+    "learning_rate": 2e-4,
+    "constant": 0.6,
+    "ema": 0.995,
+}
+
 _SMOKE: dict[str, Any] = {
     "generator": {"size": 32, "width": 4, "widest": 16, "latent": 8, "embedding": 16},
     "discriminator": {"width": 4, "layers": 2},
@@ -78,8 +87,8 @@ _SMOKE: dict[str, Any] = {
     "checkpoint_seconds": 0,
 }
 
-PRESETS: dict[str, dict[str, Any]] = {"paper": _PAPER, "plus": {}, "smoke": _SMOKE}
-"""Settings by the name of the preset: the paper's, the default, and one for tests.
+PRESETS: dict[str, dict[str, Any]] = {"paper": _PAPER, "plus": {}, "further": _FURTHER, "smoke": _SMOKE}
+"""Settings by the name of the preset: the paper's, the default, one that learns on from weights, and one for tests.
 
 Of the paper's, these are known: the U-Net with resize and convolution, the patch judge, and the four terms beside
 the adversarial one. From pix2pix: vanilla loss, half of the judge's, ``l1`` 100, the rates and their fall, Adam's 0.5
@@ -102,14 +111,17 @@ MACHINES: dict[str, dict[str, dict[str, Any]]] = {
     "cpu": {
         "paper": _sized(128, 24, 192, 24, batch=4, steps=10000),
         "plus": _sized(128, 16, 128, 32, batch=8, steps=1000),
+        "further": _sized(256, 24, 256, 32, batch=8, steps=2800, **_LARGE),
     },
     "gpu": {
         "paper": _sized(256, 64, 512, 64, batch=16, steps=8000),
         "plus": _sized(256, 24, 256, 64, batch=32, steps=3500, **_LARGE),
+        "further": _sized(256, 24, 256, 64, batch=32, steps=2000, **_LARGE),
     },
     "cluster": {
         "paper": _sized(256, 64, 512, 64, batch=64, steps=30000),
         "plus": _sized(256, 32, 512, 96, batch=256, steps=30000, **_LARGE),
+        "further": _sized(256, 24, 256, 96, batch=128, steps=2000, **_LARGE),
     },
 }
 """What a preset is on a machine: two CPU cores for an hour at the most, one GPU for a quarter of one, or many.

@@ -19,7 +19,7 @@ from torch import Tensor
 from medsynth import __version__, storage
 from medsynth.errors import NotFoundError, TrainingError
 from medsynth.learning import RUN_FORMAT
-from medsynth.skin import card, pairs, validation
+from medsynth.skin import begun, card, pairs, validation
 from medsynth.skin.model import SkinModel
 from medsynth.skin.pairs import Pairs
 from medsynth.skin.presets import TrainSettings
@@ -128,6 +128,8 @@ class SkinRun:
     """Of the photos' files and of the masks that are used, in the table's order."""
     judge: Judge | None = None
     """Tells further figures of held-out photos and of pictures drawn from their maps."""
+    begun_sha256: str | None = None
+    """Of the weights that are begun with, if any are."""
 
     @property
     def out(self) -> str:
@@ -164,7 +166,11 @@ class SkinRun:
         self, device: torch.device, average: Callable[[Sequence[Tensor]], None] = lambda _: None, rank: int = 0
     ) -> Trainer:
         """The networks at their start."""
-        return Trainer(self.settings, len(self.material.conditions), device, self.order.seed, average, rank)
+        weights = None if self.begun_sha256 is None else begun.read(self.settings, self.material.conditions)
+        if weights is not None and weights.sha256 != self.begun_sha256:
+            raise TrainingError(f"{weights.where}: changed while it was learnt on from; put back what it was")
+        start = None if weights is None else weights.state
+        return Trainer(self.settings, len(self.material.conditions), device, self.order.seed, average, rank, start)
 
     def model(self, trainer: Trainer, figures: Mapping[str, str]) -> SkinModel:
         """What the trainer's averaged weights draw with.
@@ -176,10 +182,11 @@ class SkinRun:
         about = {**self.header(), "steps": trainer.steps, "figures": dict(figures), "photos": self.counts()}
         about["attribution"] = self.order.attribution
         region = self.settings.samples.region
-        # A copy: training goes on without floors.
+        # A copy: training goes on without floors, or with those that it began with.
         network = copy.deepcopy(trainer.averaged)
         model = SkinModel(network, self.material.conditions, self.geometry, about, region=region)
-        model.soften()
+        if self.begun_sha256 is None:
+            model.soften()
         return model
 
     def header(self) -> dict[str, Any]:
@@ -189,6 +196,7 @@ class SkinRun:
             # Not where they lie: the photos may be moved. No patient is named: the weights are handed on.
             "pairs": {"table": self.material.training.digest, "held_out": self.material.validation.digest},
             "photos_sha256": self.photos_sha256,
+            **({} if self.begun_sha256 is None else {"begun_sha256": self.begun_sha256}),
         }
 
     def counts(self) -> dict[str, Any]:
@@ -216,7 +224,8 @@ def set_up(order: Order, material: Material, facts: Sequence[Facts], judge: Judg
         judge: further figures.
 
     Raises:
-        TrainingError: a file stands on both sides under two names.
+        TrainingError: a file stands on both sides under two names, or the weights to begin with do not fit.
+        ModelError: there are no such weights.
     """
     require_apart(material.training, material.validation, facts)
     seen = facts[: len(material.training.photos)]
@@ -225,7 +234,8 @@ def set_up(order: Order, material: Material, facts: Sequence[Facts], judge: Judg
     geometry = boxed.geometry([(one.width, one.height) for one in seen])
     files = [digest for one in facts for digest in (one.sha256, one.mask_sha256) if digest]
     digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    return SkinRun(order, material, geometry, digest, judge)
+    start = begun.read(order.settings, material.conditions).sha256 if order.settings.begin else None
+    return SkinRun(order, material, geometry, digest, judge, start)
 
 
 def finish(run: SkinRun, state: Mapping[str, Tensor], curve: Sequence[Mapping[str, str]], command: str) -> str:

@@ -6,12 +6,12 @@ weights, their average, the optimizers' moments, how strongly judged pictures ar
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from medsynth import learning
@@ -53,6 +53,32 @@ class LearningSettings(PaceSettings):
     """How often real pictures may be told for real before the judged ones are disturbed more; 0 for never."""
     augmented_images: int = Field(default=20000, ge=1)
     """Pictures over which the disturbance goes from never to always, at the fastest."""
+    begin: str = ""
+    """URI of weights to learn on from, ``shipped`` for those that medsynth comes with, or nothing, to begin anew.
+
+    A network of the kind plus then learns as it is drawn with: with its floors, and noise of the spreads that its
+    settings tell. What read photos' looks for it was not kept, so no picture has a photo to be held against by pixel.
+    """
+    judging_first: int = Field(default=0, ge=0)
+    """Steps at the start in which only judges learn, where the generator's weights are begun with and theirs are not.
+    """
+
+    @model_validator(mode="after")
+    def _begun(self) -> Self:
+        if self.begin and self.generator.kind == "plus":
+            held = [name for name in ("l1", "lesion_l1", "look") if getattr(self.losses, name)]
+            if held:
+                raise ValueError(
+                    f"losses.{held[0]} holds pictures against photos whose looks were read, and weights to begin with "
+                    "come without what reads them; set losses.l1, losses.lesion_l1 and losses.look to 0, or begin anew"
+                )
+        if self.judging_first >= self.steps:
+            raise ValueError(
+                f"judging_first is {self.judging_first} of {self.steps} steps; leave some to the generator"
+            )
+        if self.judging_first % self.log_every:
+            raise ValueError(f"judging_first must be a multiple of log_every ({self.log_every})")
+        return self
 
 
 class Trainer:
@@ -65,6 +91,7 @@ class Trainer:
         seed: of the first weights and of all chance.
         average: called with tensors of each step, to replace them by their means over all workers.
         rank: of this worker; each draws other noise.
+        begun: weights of the generator to begin with; random ones by default.
     """
 
     def __init__(
@@ -75,6 +102,7 @@ class Trainer:
         seed: int,
         average: Callable[[Sequence[Tensor]], None] = lambda _: None,
         rank: int = 0,
+        begun: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._settings, self._device, self._seed = settings, device, seed
         self._rank = rank
@@ -85,7 +113,10 @@ class Trainer:
             self.module = generator.build(own, conditions)
             self.averaged = generator.build(own, conditions)
             self.judge = Discriminators(settings.discriminator, conditions)
-            self.encoder = LookEncoder(own.width, own.latent, own.size) if own.kind == "plus" else None
+            read = own.kind == "plus" and begun is None
+            self.encoder = LookEncoder(own.width, own.latent, own.size) if read else None
+        if begun is not None:
+            self.module.load_state_dict(begun)
         self.averaged.load_state_dict(self.module.state_dict())
         self._modules: dict[str, nn.Module] = {
             "weights": self.module, "average": self.averaged, "judge": self.judge,
@@ -129,6 +160,8 @@ class Trainer:
         names = (*_BATCH, _DEPTHS) if _DEPTHS in batch else _BATCH
         given = [torch.from_numpy(np.array(batch[name])) for name in names]
         self._set_rates()
+        if self.steps == self._settings.judging_first:
+            self._repeated.forget()  # more is to be done from now on
         with self._chance():
             told = self._repeated(*given)
         learning.changed(self.module)
@@ -147,7 +180,8 @@ class Trainer:
     def _learn(self, *given: Tensor) -> Parts[dict[str, Tensor]]:
         own = self._settings.losses
         photos, asked = _scaled(*given)
-        with learning.precision(self._device, self._settings.precision):
+        judging = self.steps < self._settings.judging_first
+        with torch.set_grad_enabled(not judging), learning.precision(self._device, self._settings.precision):
             chance, spread = self._looks(photos, asked)
             drawn = self.module(asked, chance).float()
         disturb = _disturbance(len(photos), self.disturbed)
@@ -163,6 +197,8 @@ class Trainer:
         yield [*self._gradients("judge", own.judge * judged), sure]
         self._optimizers["judge"].step()
         self._follow(sure)
+        if judging:
+            return {"judge": judged.detach()}
         self.judge.requires_grad_(False)
         with learning.precision(self._device, self._settings.precision):
             scores, features = self.judge(fake, seen)
@@ -175,17 +211,21 @@ class Trainer:
     def _looks(self, photos: Tensor, asked: Asked) -> tuple[Chance | None, tuple[Tensor, Tensor] | None]:
         # Of every other photo the look is read, and its picture is held against it pixel by pixel; the others'
         # are drawn as they will be once it is learnt.
-        if self.encoder is None:
-            return None, None
         own = self._settings.generator
+        if own.kind == "unet":
+            return None, None
+        if self.encoder is None:
+            look = own.look_spread * torch.randn(len(photos), own.latent, device=self._device)
+            return Chance(look, self._grain(len(photos), own.grain_spread)), None
         count = (len(photos) + 1) // 2
         mean, spread = (value.float() for value in self.encoder(photos[:count], asked.masks[:count]))
         look = torch.randn(len(photos), own.latent, device=self._device)
         read = mean + (0.5 * spread).exp() * look[:count]
-        grain = tuple(
-            torch.randn(len(photos), 1, side, side, device=self._device) for side in generator.sides(own.size)
-        )
-        return Chance(torch.cat([read, look[count:]]), grain), (mean, spread)
+        return Chance(torch.cat([read, look[count:]]), self._grain(len(photos), 1.0)), (mean, spread)
+
+    def _grain(self, count: int, spread: float) -> tuple[Tensor, ...]:
+        sides = generator.sides(self._settings.generator.size)
+        return tuple(spread * torch.randn(count, 1, side, side, device=self._device) for side in sides)
 
     def _terms(
         self,
@@ -198,7 +238,7 @@ class Trainer:
     ) -> dict[str, Tensor]:
         own = self._settings.losses
         known = len(photos) if spread is None else len(spread[0])
-        match = losses.feature_matching if spread is None else losses.statistics_matching
+        match = losses.feature_matching if self._settings.generator.kind == "unet" else losses.statistics_matching
         kept: dict[str, tuple[float, Callable[[], Tensor]]] = {
             "adversarial": (own.adversarial, lambda: losses.fooled(scores, own.kind)),
             "min_patch": (own.min_patch, lambda: losses.min_patch(scores, own.kind)),
@@ -208,7 +248,7 @@ class Trainer:
                 lambda: losses.lesion_l1(drawn[:known], photos[:known], masks[:known], own.pool),
             ),
             "features": (own.feature_matching, lambda: match(*features)),
-            "texture": (own.texture, lambda: losses.texture(drawn, photos)),
+            "texture": (own.texture, lambda: losses.texture(drawn, photos, own.texture_colour, own.texture_strong)),
             "tone": (own.tone, lambda: losses.tone(drawn, photos, masks, own.tone_spread)),
         }
         if spread is not None:

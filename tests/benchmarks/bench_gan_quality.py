@@ -136,7 +136,7 @@ def train(given: argparse.Namespace) -> None:
     """The command ``train``."""
     device = torch.device(given.device)
     flags: dict[str, Any] = {"steps": given.steps} if given.steps else {}
-    preset = "plus" if given.kind == "plus" else "paper"
+    preset = "paper" if given.kind == "pix2pix" else given.kind
     base = presets.settings(preset, given.machine, given.settings, flags)
     table, out = storage.absolute(given.pairs), str(given.out.resolve())
     told = skin.attribution(table) if given.attribution is None else given.attribution
@@ -187,7 +187,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command")
     one = commands.add_parser("train", help="one of the three; call it again to go on")
-    one.add_argument("--kind", choices=("plus", "paper", "pix2pix"), required=True)
+    one.add_argument("--kind", choices=("plus", "further", "paper", "pix2pix"), required=True)
     one.add_argument("--pairs", required=True, help="table of photos, as for jobs/train_gan.py")
     one.add_argument("--out", required=True, type=Path)
     one.add_argument("--machine", choices=tuple(presets.MACHINES), default="cpu", help="as for jobs/train_gan.py")
@@ -196,6 +196,7 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--attribution", help="as for jobs/train_gan.py")
     one.add_argument("--device", default="cpu", help="cuda for a GPU")
+    one.add_argument("--threads", type=int, default=1, help="of the training itself")
     one.add_argument("--makers", type=int, default=1, help="processes that make samples; 0 for none")
     two = commands.add_parser("measure", help="their table; pix2pix.safetensors, and two skin.safetensors")
     two.add_argument("--pairs", required=True)
@@ -212,6 +213,7 @@ if __name__ == "__main__":
     given = _arguments()
     torch.set_num_threads(1)
     if given.command == "train":
+        torch.set_num_threads(given.threads)
         train(given)
     elif given.command == "measure":
         loaded = {"pix2pix": pix2pix.load(given.pix2pix)} if given.pix2pix else {}

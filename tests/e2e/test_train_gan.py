@@ -99,6 +99,25 @@ def test_mistakes_are_one_line_and_exit_2(table: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_weights_are_learnt_on_from_and_those_that_do_not_fit_are_refused(table: str, tmp_path: Path) -> None:
+    job = set_up(table, str(tmp_path / "none"))
+    job.model(job.trainer(torch.device("cpu")), {}).save(str(tmp_path / "first.safetensors"))
+    first = SkinModel.load(str(tmp_path / "first.safetensors"))
+    own = tmp_path / "own.yaml"
+    own.write_text("{judging_first: 4, losses: {l1: 0, lesion_l1: 0, look: 0}}")
+    args = ("train_gan", "--pairs", table, *FLAGS, "--settings", own, "--steps", "8")
+    done = run_job(*args, "--begin", tmp_path / "first.safetensors", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    found = SkinModel.load(str(tmp_path / "out" / "skin.safetensors"))
+    assert found.about["begun_sha256"] == first.sha256
+    assert not torch.equal(found.network.last.weight, first.network.last.weight)
+    assert torch.equal(found.network.floors, first.network.floors)
+    other = run_job(*args, "--begin", "shipped", "--out", tmp_path / "other")
+    assert_one_line(other, "generator.size is 256 there and 32 in the settings; give the same")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
 def test_photos_that_cannot_be_used_are_named_before_anything_is_written(tmp_path: Path) -> None:
     table = write_photos(tmp_path / "photos", ("NEV", "MEL") * 6)
     (tmp_path / "photos" / "2.png").write_bytes(b"no picture")

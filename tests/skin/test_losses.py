@@ -58,6 +58,27 @@ def test_texture_tells_strength_not_place() -> None:
     assert float(losses.texture(fine, other)) < 0.2 * float(losses.texture(fine, strong))
 
 
+def _speckled(colour: tuple[float, float, float], every: int, strength: float) -> torch.Tensor:
+    found = torch.zeros(1, 3, 64, 64)
+    found[:, :, ::every, ::every] = strength * torch.tensor(colour)[None, :, None, None]
+    return found
+
+
+def test_texture_of_brightness_and_colour_tells_green_specks_from_grey_ones() -> None:
+    grey, green = _speckled((1 / 3, 1 / 3, 1 / 3), 4, 1.0), _speckled((0.0, 1.0, 0.0), 4, 1.0)
+    apart = float(losses.texture(grey, green, colour=2))
+    assert float(losses.texture(green, green, colour=2)) == 0
+    # In red, green and blue a third as much detail in each is as much as all of it in one.
+    assert apart > 4 * float((losses.texture(grey, 0 * grey) - losses.texture(green, 0 * green)).abs())
+    assert apart > float(losses.texture(grey, green))
+
+
+def test_texture_of_strong_detail_tells_few_strong_specks_from_many_weak_ones() -> None:
+    many, few = _speckled((1, 1, 1), 4, 0.1), _speckled((1, 1, 1), 8, 0.4)
+    usual = float(losses.texture(many, few))
+    assert float(losses.texture(many, few, strong=1)) > 2 * usual
+
+
 def test_tone_sees_the_skins_mean_and_spread_and_not_the_lesion() -> None:
     torch.manual_seed(0)
     photo = torch.randn(2, 3, 32, 32)

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from medsynth.errors import UserError
-from medsynth.skin import pairs, presets, run, samples
+from medsynth.skin import card, pairs, presets, run, samples
 from medsynth.skin.model import Request, SkinModel
 from medsynth.skin.presets import TrainSettings
 from medsynth.skin.run import Order, SkinRun
@@ -239,6 +239,38 @@ def test_a_checkpoint_of_another_network_does_not_load(table: str) -> None:
     other = set_up(table, generator={"size": 16, "width": 4})
     with pytest.raises(RuntimeError, match="size mismatch"):
         other.trainer(CPU).load(job.trainer(CPU).state())
+
+
+def begun(table: str, weights: Path, **changes: Any) -> SkinRun:
+    losses = {"l1": 0, "lesion_l1": 0, "look": 0}
+    return set_up(table, begin=str(weights), losses=losses, **changes)
+
+
+def test_a_run_that_begins_with_weights_draws_what_they_do_and_keeps_their_floors(table: str, tmp_path: Path) -> None:
+    job = set_up(table)
+    first = job.model(job.trainer(CPU), {})
+    first.network.floors.mul_(3)  # as no other training would find them
+    first.save(str(tmp_path / "weights"))
+    kept = SkinModel.load(str(tmp_path / "weights"))
+    going = begun(table, tmp_path / "weights")
+    assert going.header()["begun_sha256"] == kept.sha256
+    assert "begun_sha256" not in job.header()
+    model = going.model(going.trainer(CPU), {})
+    wanted = [Request("NEV", 2), Request("MEL", 6)]
+    for one, other in zip(model.draw(wanted, [1, 2]), kept.draw(wanted, [1, 2]), strict=True):
+        assert np.array_equal(one.image, other.image)
+    assert model.about["begun_sha256"] == kept.sha256
+    assert kept.sha256[:16] in card.text(model.about, "grid", [], "made")
+    assert "did not begin from nothing" not in card.text(first.about, "grid", [], "made")
+
+
+def test_weights_that_change_under_a_run_are_refused(table: str, tmp_path: Path) -> None:
+    job = set_up(table)
+    job.model(job.trainer(CPU), {}).save(str(tmp_path / "weights"))
+    going = begun(table, tmp_path / "weights")
+    set_up(table, seed=9).model(set_up(table, seed=9).trainer(CPU), {"other": "1"}).save(str(tmp_path / "weights"))
+    with pytest.raises(UserError, match=r"weights: changed while it was learnt on from; put back what it was"):
+        going.trainer(CPU)
 
 
 def test_whose_photos_they_are_is_read_beside_their_table(tmp_path: Path) -> None:

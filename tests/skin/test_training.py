@@ -93,6 +93,69 @@ def test_going_on_from_a_state_is_the_undisturbed_run_to_the_bit(
     assert float(whole.disturbed) >= 0
 
 
+BEGUN = PLUS.model_copy(
+    update={
+        "begin": "elsewhere",
+        "judging_first": 2,
+        "losses": LossSettings(l1=0, lesion_l1=0, look=0, texture_colour=2, texture_strong=1),
+    }
+)
+
+
+def begun() -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        found = generator.build(PLUS.generator, 3).state_dict()
+    return {**found, "floors": torch.arange(1.0, len(found["floors"]) + 1)}
+
+
+def test_what_learns_on_begins_with_the_weights_and_leaves_them_alone_while_judges_learn_first() -> None:
+    weights = begun()
+    learning = trainer(BEGUN, begun=weights)
+    assert learning.encoder is None
+    judges = {name: value.clone() for name, value in learning.judge.state_dict().items()}
+    told = [learning.step(one) for one in BATCHES[:2]]
+    assert [set(one) for one in told] == [{"judge"}] * 2
+    for network in (learning.module, learning.averaged):
+        assert same(dict(network.state_dict()), weights)
+    assert not same(dict(learning.judge.state_dict()), judges)
+    assert {"judge", "adversarial", "texture", "tone"} <= set(learning.step(BATCHES[2]))
+    for network in (learning.module, learning.averaged):
+        found = dict(network.state_dict())
+        assert not torch.equal(found["last.weight"], weights["last.weight"])
+        assert torch.equal(found["floors"], weights["floors"])
+
+
+def test_what_learns_on_is_shown_noise_as_it_is_drawn_with() -> None:
+    learning, usual = trainer(BEGUN, begun=begun()), trainer(PLUS)
+    spreads = []
+    for one in (learning, usual):
+        found = []
+        one.module.register_forward_pre_hook(
+            lambda _, given, found=found: found.append(
+                [float(noise.detach().std()) for noise in (given[1].look, given[1].grain[-1])]
+            )
+        )
+        for _ in range(3):
+            one.step({name: np.concatenate([array] * 8) for name, array in BATCHES[0].items()})
+        spreads.append(np.mean(found, axis=0))
+    assert spreads[0] == pytest.approx((0.8, 0.6), rel=0.1)
+    assert spreads[1][1] == pytest.approx(1, rel=0.1)
+
+
+@pytest.mark.parametrize("stopped", [1, 2, 4])
+def test_learning_on_stopped_and_gone_on_with_is_the_undisturbed_run_to_the_bit(stopped: int) -> None:
+    whole = trainer(BEGUN, begun=begun())
+    told = [whole.step(one) for one in BATCHES]
+    first = trainer(BEGUN, begun=begun())
+    for one in BATCHES[:stopped]:
+        first.step(one)
+    second = trainer(BEGUN, begun=begun())
+    second.load(load(save({name: tensor.contiguous() for name, tensor in first.state().items()})))
+    assert [second.step(one) for one in BATCHES[stopped:]] == told[stopped:]
+    assert same(second.state(), whole.state())
+
+
 def test_first_weights_and_noise_follow_from_the_seed_and_nothing_shared_is_touched() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
