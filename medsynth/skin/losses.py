@@ -46,6 +46,8 @@ class LossSettings(Settings):
     """The skin's mean colour, and how far its shades lie apart."""
     tone_spread: float = Field(default=1.0, ge=0)
     """The second of these two counts so many times as much as the first."""
+    lesion_tone: float = Field(default=0.0, ge=0)
+    """The same inside the lesion's place, for where no photo is there to be compared with by pixel."""
     look: float = Field(default=0.02, ge=0)
     """Divergence of the looks read from photos from those that are drawn."""
 
@@ -185,7 +187,7 @@ def tone(drawn: Tensor, photos: Tensor, masks: Tensor, spread: float = 1.0) -> T
     Args:
         drawn: (N, 3, S, S).
         photos: as ``drawn``.
-        masks: (N, 1, S, S), 1 in the lesion's place, which does not count.
+        masks: (N, 1, S, S), 1 in the lesion's place, which does not count; or 0 there, for the lesion's colours.
         spread: how many times as much as the mean the spread counts.
 
     Source:

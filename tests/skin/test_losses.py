@@ -85,6 +85,7 @@ def test_tone_sees_the_skins_mean_and_spread_and_not_the_lesion() -> None:
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:16, 8:16] = 1
     assert float(losses.tone(photo + 5 * mask, photo, mask)) == pytest.approx(0, abs=1e-5)
+    assert float(losses.tone(photo + 5 * mask + 3 * (1 - mask), photo, 1 - mask)) == pytest.approx(5, abs=1e-4)
     assert float(losses.tone(photo + 0.5, photo, mask)) == pytest.approx(0.5, abs=1e-4)
     assert float(losses.tone(photo.flip(3), photo, mask.maximum(mask.flip(3)))) == pytest.approx(0, abs=1e-5)
     spread = float(losses.tone(3 * photo, photo, mask)) - float(losses.tone(3 * photo, photo, mask, 0.0))

@@ -97,7 +97,7 @@ BEGUN = PLUS.model_copy(
     update={
         "begin": "elsewhere",
         "judging_first": 2,
-        "losses": LossSettings(l1=0, lesion_l1=0, look=0, texture_colour=2, texture_strong=1),
+        "losses": LossSettings(l1=0, lesion_l1=0, look=0, lesion_tone=5, texture_colour=2, texture_strong=1),
     }
 )
 
@@ -119,7 +119,7 @@ def test_what_learns_on_begins_with_the_weights_and_leaves_them_alone_while_judg
     for network in (learning.module, learning.averaged):
         assert same(dict(network.state_dict()), weights)
     assert not same(dict(learning.judge.state_dict()), judges)
-    assert {"judge", "adversarial", "texture", "tone"} <= set(learning.step(BATCHES[2]))
+    assert {"judge", "adversarial", "texture", "tone", "lesion_tone"} <= set(learning.step(BATCHES[2]))
     for network in (learning.module, learning.averaged):
         found = dict(network.state_dict())
         assert not torch.equal(found["last.weight"], weights["last.weight"])
