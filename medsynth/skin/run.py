@@ -166,11 +166,17 @@ class SkinRun:
         self, device: torch.device, average: Callable[[Sequence[Tensor]], None] = lambda _: None, rank: int = 0
     ) -> Trainer:
         """The networks at their start."""
-        weights = None if self.begun_sha256 is None else begun.read(self.settings, self.material.conditions)
-        if weights is not None and weights.sha256 != self.begun_sha256:
+        return Trainer(
+            self.settings, len(self.material.conditions), device, self.order.seed, average, rank, self._begun()
+        )
+
+    def _begun(self) -> Mapping[str, Tensor] | None:
+        if self.begun_sha256 is None:
+            return None
+        weights = begun.read(self.settings, self.material.conditions)
+        if weights.sha256 != self.begun_sha256:
             raise TrainingError(f"{weights.where}: changed while it was learnt on from; put back what it was")
-        start = None if weights is None else weights.state
-        return Trainer(self.settings, len(self.material.conditions), device, self.order.seed, average, rank, start)
+        return weights.state
 
     def model(self, trainer: Trainer, figures: Mapping[str, str]) -> SkinModel:
         """What the trainer's averaged weights draw with.
@@ -184,8 +190,12 @@ class SkinRun:
         region = self.settings.samples.region
         # A copy: training goes on without floors, or with those that it began with.
         network = copy.deepcopy(trainer.averaged)
+        first, learnt = self._begun(), self.settings.learnt
+        if first is not None and learnt < 1:
+            last = network.state_dict()
+            network.load_state_dict({name: first[name].to(last[name]).lerp(last[name], learnt) for name in last})
         model = SkinModel(network, self.material.conditions, self.geometry, about, region=region)
-        if self.begun_sha256 is None:
+        if first is None:
             model.soften()
         return model
 

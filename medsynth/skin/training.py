@@ -63,6 +63,10 @@ class LearningSettings(PaceSettings):
     """Steps at the start in which only judges learn, where the generator's weights are begun with and theirs are not.
     """
 
+    learnt: float = Field(default=1.0, gt=0, le=1)
+    """Where weights are begun with, how far the way from these to those learnt the kept ones lie. Halfway often draws
+    better than either end (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, section 3)."""
+
     @model_validator(mode="after")
     def _begun(self) -> Self:
         if self.begin and self.generator.kind == "plus":

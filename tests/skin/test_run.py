@@ -264,6 +264,20 @@ def test_a_run_that_begins_with_weights_draws_what_they_do_and_keeps_their_floor
     assert "did not begin from nothing" not in card.text(first.about, "grid", [], "made")
 
 
+def test_kept_weights_lie_between_those_begun_with_and_those_learnt(table: str, tmp_path: Path) -> None:
+    job = set_up(table)
+    job.model(job.trainer(CPU), {}).save(str(tmp_path / "weights"))
+    going = begun(table, tmp_path / "weights", learnt=0.25)
+    trainer = going.trainer(CPU)
+    first = trainer.averaged.last.weight.clone()
+    with torch.no_grad():
+        trainer.averaged.last.weight.add_(1.0)
+    kept = going.model(trainer, {}).network
+    assert torch.allclose(kept.last.weight, first + 0.25)
+    assert torch.equal(kept.floors, trainer.averaged.floors)
+    assert torch.equal(trainer.averaged.last.weight, first + 1.0), "the training goes on from what it learnt"
+
+
 def test_weights_that_change_under_a_run_are_refused(table: str, tmp_path: Path) -> None:
     job = set_up(table)
     job.model(job.trainer(CPU), {}).save(str(tmp_path / "weights"))
