@@ -62,7 +62,6 @@ class LearningSettings(PaceSettings):
     judging_first: int = Field(default=0, ge=0)
     """Steps at the start in which only judges learn, where the generator's weights are begun with and theirs are not.
     """
-
     learnt: float = Field(default=1.0, gt=0, le=1)
     """Where weights are begun with, how far the way from these to those learnt the kept ones lie. Halfway often draws
     better than either end (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, section 3)."""
@@ -76,6 +75,8 @@ class LearningSettings(PaceSettings):
                     f"losses.{held[0]} holds pictures against photos whose looks were read, and weights to begin with "
                     "come without what reads them; set losses.l1, losses.lesion_l1 and losses.look to 0, or begin anew"
                 )
+        if self.learnt < 1 and not self.begin:
+            raise ValueError(f"learnt is {self.learnt} of the way from weights to begin with; name them as begin")
         if self.judging_first >= self.steps:
             raise ValueError(
                 f"judging_first is {self.judging_first} of {self.steps} steps; leave some to the generator"
