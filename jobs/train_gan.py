@@ -74,8 +74,11 @@ def _show_plan(job: SkinRun, workers: int, gpu: bool) -> None:
     there, own = job.material, job.settings
     held = there.validation
     against = f"validated on {len(held.photos):,} of {len(held.patients):,} others" if held.photos else "none held out"
+    besides = there.left_out
+    left = "" if besides is None else f" ({len(besides.photos):,} more show too much beside skin and are left out)"
+    patients = len(there.training.patients)
     say(
-        f"training on {len(there.training.photos):,} photos of {len(there.training.patients):,} patients, {against}, "
+        f"training on {len(there.training.photos):,} photos of {patients:,} patients{left}, {against}, "
         f"at {own.generator.size} px, by {workers} {'GPU' if gpu else 'CPU'} worker(s)"
     )
 

@@ -64,6 +64,7 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
         "| --- | ---: | ---: |",
         *_table(photos),
         "",
+        *_left_out(photos, samples),
         f"Parted by patient, no patient on both sides: {100 * own['hold_out']:g} % held out by split seed "
         f"{own['split_seed']}, where the table has no column `split` of its own. Digests of the table: training "
         f"`{about['pairs']['table'][:16]}`, held out `{about['pairs']['held_out'][:16]}`; of the photos "
@@ -98,6 +99,19 @@ def _begun(about: Mapping[str, Any]) -> list[str]:
     return [
         f"It did not begin from nothing, but from the weights with the digest `{about['begun_sha256'][:16]}`: what "
         "their card says of their photos is true of these weights as well.",
+        "",
+    ]
+
+
+def _left_out(photos: Mapping[str, Any], samples: Mapping[str, Any]) -> list[str]:
+    if "left_out" not in photos:
+        return []
+    part = photos["left_out"]
+    kinds = ", ".join(f"{name} {count}" for name, count in part["conditions"].items())
+    return [
+        f"Neither learnt from nor held out: {part['photos']} photos ({kinds}), of which more than "
+        f"{100 * samples['foreign']:g} % is ink, hair, cloth or something else than skin and lesion "
+        "(`medsynth/skin/foreign.py`). Where lesions lie was taken from them, too.",
         "",
     ]
 

@@ -80,6 +80,7 @@ _FURTHER: dict[str, Any] = {
     },
     "learning_rate": 2e-4,
     "constant": 0.6,
+    "samples": {"foreign": 0.02},
 }
 
 _SMOKE: dict[str, Any] = {

@@ -19,7 +19,7 @@ from torch import Tensor
 from medsynth import __version__, storage
 from medsynth.errors import NotFoundError, TrainingError
 from medsynth.learning import RUN_FORMAT
-from medsynth.skin import begun, card, pairs, validation
+from medsynth.skin import begun, card, foreign, pairs, validation
 from medsynth.skin.model import SkinModel
 from medsynth.skin.pairs import Pairs
 from medsynth.skin.presets import TrainSettings
@@ -69,6 +69,8 @@ class Material:
     training: Pairs
     validation: Pairs
     conditions: tuple[str, ...]
+    left_out: Pairs | None = None
+    """Those that are neither, since they show much that is no skin; known once they were looked at."""
 
     @property
     def whole(self) -> Pairs:
@@ -212,7 +214,11 @@ class SkinRun:
     def counts(self) -> dict[str, Any]:
         """How many photos, patients, conditions and types there are, for the card."""
         found: dict[str, Any] = {}
-        for name, part in (("training", self.material.training), ("held_out", self.material.validation)):
+        there = self.material
+        parts = {"training": there.training, "held_out": there.validation, "left_out": there.left_out}
+        for name, part in parts.items():
+            if part is None:
+                continue
             found[name] = {
                 "photos": len(part.photos),
                 "patients": len(part.patients),
@@ -242,6 +248,9 @@ def set_up(order: Order, material: Material, facts: Sequence[Facts], judge: Judg
     photos = (replace(photo, box=one.box) for photo, one in zip(material.training.photos, seen, strict=True))
     boxed = replace(material.training, photos=tuple(photos))
     geometry = boxed.geometry([(one.width, one.height) for one in seen])
+    limit = order.settings.samples.foreign
+    training, left_out = foreign.parted(material.training, [one.foreign for one in seen], limit)
+    material = replace(material, training=training, left_out=left_out if left_out.photos else None)
     files = [digest for one in facts for digest in (one.sha256, one.mask_sha256) if digest]
     digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     start = begun.read(order.settings, material.conditions).sha256 if order.settings.begin else None

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from medsynth import draws, images, seeds, storage
 from medsynth.errors import Rejected, TrainingError
-from medsynth.skin import regions, semantic_map, tone
+from medsynth.skin import foreign, regions, semantic_map, tone
 from medsynth.skin.pairs import Pairs, Photo
 from medsynth.skin.regions import RegionKind
 from medsynth.skin.semantic_map import Box, MapError
@@ -39,6 +39,9 @@ class SampleSettings(Settings):
     """Degrees of individual typology angle."""
     balance: float = Field(default=0.5, ge=0, le=1)
     """0: conditions as often as the photos show them; 1: all equally often; between: between."""
+    foreign: float = Field(default=1.0, ge=0, le=1)
+    """Photos are not learnt from where more than this share is neither skin nor lesion (:mod:`medsynth.skin.foreign`),
+    but the three of each condition with the least; 1 leaves none out."""
     region: RegionKind = "box"
     """What is the lesion's place in a map: its box, or its mask, which the table must then name for each photo."""
 
@@ -60,6 +63,8 @@ class Facts:
     """The lesion's: as the table tells it, or about the mask."""
     mask_sha256: str | None
     """Of the mask's file; None where it is not used."""
+    foreign: float
+    """Share of it that is neither skin nor lesion (:func:`medsynth.skin.foreign.share`)."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ def load(photo: Photo, size: int, region: RegionKind = "box") -> Loaded:
         colour = semantic_map.skin_colour(pixels, photo.box if mask is None else mask)
     except (Rejected, MapError) as error:
         raise TrainingError(f"{photo.uri}: {error}; mend the photo, or leave it out of the table") from error
+    other = foreign.share(pixels, place, colour.tolist())
     shrink = min(1.0, 2 * size / min(width, height))
     reduced = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     if shrink < 1:
@@ -118,7 +124,7 @@ def load(photo: Photo, size: int, region: RegionKind = "box") -> Loaded:
         covered = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(reduced, Image.Resampling.BOX))
         middle = (_half(mask.sum(axis=0)) * across, _half(mask.sum(axis=1)) * down)
     skin = (float(colour[0]), float(colour[1]), float(colour[2]))
-    return Loaded(pixels, box, middle, covered, skin, Facts(width, height, sha256, place, mask_sha256))
+    return Loaded(pixels, box, middle, covered, skin, Facts(width, height, sha256, place, mask_sha256, other))
 
 
 def _half(counts: NDArray[np.int64]) -> float:

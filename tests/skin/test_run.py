@@ -91,6 +91,26 @@ def test_masks_decide_a_run_that_asks_for_them_and_the_sizes_of_its_lesions(tmp_
     assert one.header()["settings"]["samples"]["region"] == "mask"
 
 
+def test_photos_of_much_else_than_skin_are_not_learnt_from_and_the_card_says_so(tmp_path: Path) -> None:
+    table = write_photos(tmp_path, ("NEV", "MEL") * 6)
+    with Image.open(tmp_path / "4.png") as found:
+        shown = np.array(found)
+    shown[:, :40] = (30, 60, 160)
+    Image.fromarray(shown).save(tmp_path / "4.png")
+    whole = set_up(table, tmp_path / "all", hold_out=0)
+    clear = set_up(table, tmp_path / "out", hold_out=0, samples={"size": 16, "foreign": 0.1})
+    assert clear.material.left_out is not None
+    assert whole.material.left_out is None
+    assert [Path(one.uri).name for one in clear.material.left_out.photos] == ["4.png"]
+    assert {one.uri for one in clear.feed.training.photos} == {
+        one.uri for one in whole.feed.training.photos if not one.uri.endswith("/4.png")
+    }
+    assert clear.geometry == whole.geometry
+    assert clear.header()["pairs"] != whole.header()["pairs"]
+    run.finish(clear, clear.learner(CPU, lambda tensors: None, 0).state(), [], "python jobs/train_gan.py")
+    assert "Neither learnt from nor held out: 1 photos (NEV 1)" in (tmp_path / "out" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("kind", ["plus", "unet"])
 def test_a_run_of_masks_leaves_weights_that_say_so_and_draw_by_them(tmp_path: Path, kind: str) -> None:
     table = write_photos(tmp_path, ("NEV", "MEL") * 6, masks=True)
