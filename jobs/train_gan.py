@@ -76,9 +76,9 @@ def _show_plan(job: SkinRun, workers: int, gpu: bool) -> None:
     against = f"validated on {len(held.photos):,} of {len(held.patients):,} others" if held.photos else "none held out"
     besides = there.left_out
     left = "" if besides is None else f" ({len(besides.photos):,} more show too much beside skin and are left out)"
-    patients = len(there.training.patients)
+    learnt = there.learnt
     say(
-        f"training on {len(there.training.photos):,} photos of {patients:,} patients{left}, {against}, "
+        f"training on {len(learnt.photos):,} photos of {len(learnt.patients):,} patients{left}, {against}, "
         f"at {own.generator.size} px, by {workers} {'GPU' if gpu else 'CPU'} worker(s)"
     )
 

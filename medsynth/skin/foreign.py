@@ -56,8 +56,8 @@ def share(photo: NDArray[np.uint8], box: Box, skin: Sequence[float]) -> float:
     return round(max(near, float(blue.mean())), 4)
 
 
-def parted(pairs: Pairs, shares: Sequence[float], limit: float) -> tuple[Pairs, Pairs]:
-    """Part photos into those to learn from and those to leave out.
+def left_out(pairs: Pairs, shares: Sequence[float], limit: float) -> Pairs:
+    """The photos that show too much else.
 
     Args:
         pairs: the photos.
@@ -65,12 +65,10 @@ def parted(pairs: Pairs, shares: Sequence[float], limit: float) -> tuple[Pairs, 
         limit: the greatest share that is kept.
 
     Returns:
-        Both, in the order of the table. Of each condition, those with the least are kept, ``LEAST`` of them, whatever
-        they show.
+        Those with more, in the order of the table; never the ``LEAST`` of a condition that have the least of it.
     """
     order = sorted(range(len(shares)), key=lambda place: shares[place])
     kept = {place for place in order if shares[place] <= limit}
     for name in pairs.conditions:
         kept.update([place for place in order if pairs.photos[place].condition == name][:LEAST])
-    sides = [tuple(photo for place, photo in enumerate(pairs.photos) if (place in kept) == side) for side in (1, 0)]
-    return Pairs(pairs.uri, sides[0]), Pairs(pairs.uri, sides[1])
+    return Pairs(pairs.uri, tuple(photo for place, photo in enumerate(pairs.photos) if place not in kept))

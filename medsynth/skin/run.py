@@ -70,7 +70,13 @@ class Material:
     validation: Pairs
     conditions: tuple[str, ...]
     left_out: Pairs | None = None
-    """Those that are neither, since they show much that is no skin; known once they were looked at."""
+    """Those to learn from that are not, since they show much beside skin; known once they were looked at."""
+
+    @property
+    def learnt(self) -> Pairs:
+        """The others."""
+        left = set(self.left_out.photos) if self.left_out else set()
+        return replace(self.training, photos=tuple(one for one in self.training.photos if one not in left))
 
     @property
     def whole(self) -> Pairs:
@@ -152,7 +158,7 @@ class SkinRun:
     def feed(self) -> Feed:
         """What it learns from."""
         own, there = self.settings, self.material
-        return Feed(there.training, there.validation, there.conditions, own.samples, self.order.seed, own.batch)
+        return Feed(there.learnt, there.validation, there.conditions, own.samples, self.order.seed, own.batch)
 
     @property
     def held_out_batches(self) -> int:
@@ -215,7 +221,7 @@ class SkinRun:
         """How many photos, patients, conditions and types there are, for the card."""
         found: dict[str, Any] = {}
         there = self.material
-        parts = {"training": there.training, "held_out": there.validation, "left_out": there.left_out}
+        parts = {"training": there.learnt, "held_out": there.validation, "left_out": there.left_out}
         for name, part in parts.items():
             if part is None:
                 continue
@@ -249,8 +255,8 @@ def set_up(order: Order, material: Material, facts: Sequence[Facts], judge: Judg
     boxed = replace(material.training, photos=tuple(photos))
     geometry = boxed.geometry([(one.width, one.height) for one in seen])
     limit = order.settings.samples.foreign
-    training, left_out = foreign.parted(material.training, [one.foreign for one in seen], limit)
-    material = replace(material, training=training, left_out=left_out if left_out.photos else None)
+    left_out = foreign.left_out(material.training, [one.foreign for one in seen], limit)
+    material = replace(material, left_out=left_out if left_out.photos else None)
     files = [digest for one in facts for digest in (one.sha256, one.mask_sha256) if digest]
     digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     start = begun.read(order.settings, material.conditions).sha256 if order.settings.begin else None
