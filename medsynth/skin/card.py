@@ -109,7 +109,7 @@ def _left_out(photos: Mapping[str, Any], samples: Mapping[str, Any]) -> list[str
     part = photos["left_out"]
     kinds = ", ".join(f"{name} {count}" for name, count in part["conditions"].items())
     return [
-        f"Neither learnt from nor held out: {part['photos']} photos ({kinds}), of which more than "
+        f"Neither learnt from nor held out: {part['photos']} photo(s) ({kinds}), of which more than "
         f"{100 * samples['foreign']:g} % is ink, hair, cloth or something else than skin and lesion "
         "(`medsynth/skin/foreign.py`). Where lesions lie was taken from them, too.",
         "",

@@ -108,7 +108,7 @@ def test_photos_of_much_else_than_skin_are_not_learnt_from_and_the_card_says_so(
     assert clear.geometry == whole.geometry
     assert clear.header()["pairs"] == whole.header()["pairs"], "the split is told by it"
     run.finish(clear, clear.learner(CPU, lambda tensors: None, 0).state(), [], "python jobs/train_gan.py")
-    assert "Neither learnt from nor held out: 1 photos (NEV 1)" in (tmp_path / "out" / "README.md").read_text()
+    assert "Neither learnt from nor held out: 1 photo(s) (NEV 1)" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("kind", ["plus", "unet"])
