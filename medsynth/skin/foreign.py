@@ -34,7 +34,7 @@ def share(photo: NDArray[np.uint8], box: Box, skin: Sequence[float]) -> float:
 
     Returns:
         The larger of two shares, 0 to 1, rounded to 4 digits: of what lies beside the lesion, with a colour far from
-        its skin's; and of all, blue or green. Without enough beside the lesion, the second.
+        its skin's; and of all, blue, the lesion too. Without enough beside the lesion, the second.
 
     Source:
         None: the limits are ours, chosen by a look at 197 photos of PAD-UFES-20 in the order of this share.
