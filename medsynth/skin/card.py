@@ -72,6 +72,7 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
         "",
         *_tones(samples, photos["training"]["types"]),
         "",
+        *_warped(samples),
         "## Figures",
         "",
         "Of the weights that are kept, at the last step. Asked against measured angle: every condition in six skin "
@@ -127,6 +128,17 @@ def _table(photos: Mapping[str, Any]) -> list[str]:
 
 def _keys(both: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({name for part in both for name in part["conditions"]})
+
+
+def _warped(samples: Mapping[str, Any]) -> list[str]:
+    if not samples["warp"]:
+        return []
+    return [
+        f"Photos were bent: places moved by up to {100 * samples['warp']:g} % of the lesion's length "
+        "(`medsynth/skin/warp.py`, after Simard et al., ICDAR 2003). So there are more outlines of lesions than "
+        "patients, and what an outline tells of a disease can not be learnt from them.",
+        "",
+    ]
 
 
 def _tones(samples: Mapping[str, Any], types: Mapping[str, int]) -> list[str]:

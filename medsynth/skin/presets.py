@@ -74,13 +74,14 @@ _FURTHER: dict[str, Any] = {
         "lesion_l1": 0.0,
         "look": 0.0,
         "tone": 20.0,
-        "lesion_tone": 4.0,
+        "lesion_tone": 3.0,
         "texture_colour": 2.0,
         "texture_strong": 2.0,
     },
     "learning_rate": 2e-4,
     "constant": 0.8,
-    "samples": {"foreign": 0.02},
+    "samples": {"foreign": 0.02, "warp": 0.12},
+    "generator": {"look_spread": 1.0},
 }
 
 _SMOKE: dict[str, Any] = {
@@ -134,10 +135,10 @@ MACHINES: dict[str, dict[str, dict[str, Any]]] = {
 }
 """What a preset is on a machine: two CPU cores for an hour at the most, one GPU for a quarter of one, or many.
 
-Of further, only what it is on CPUs was tried, on photos that the shipped weights had learnt from already: a step of all
-takes 1.5 s with bf16 and two threads, by the job 2.7 s, in float32 4.4 s, and one of judges alone half of that. So
-an hour needs bf16. Within 1,300 steps melanomas turned green, in two runs of two; the card of the shipped weights has
-the figures.
+Of further, only what it is on CPUs was tried: the shipped weights' second step is its, from those of their first, on
+photos that these had learnt from already. A step of all takes 1.5 s with bf16 and two threads, by the job 2.7 s, in
+float32 4.4 s, and one of judges alone half of that. So an hour needs bf16. Within 1,300 steps melanomas turned green,
+in two runs of two; the card of the shipped weights has the figures.
 
 On a CPU a worker reckons with one of two cores, and the other makes its samples. A step of plus takes 0.7 to 1.2 s,
 the more the busier the machine is, a step of paper 0.33 s: so a quarter of an hour, and 55 minutes. (2 cores of AMD

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from medsynth import draws, images, seeds, storage
 from medsynth.errors import Rejected, TrainingError
-from medsynth.skin import foreign, regions, semantic_map, tone
+from medsynth.skin import foreign, regions, semantic_map, tone, warp
 from medsynth.skin.pairs import Pairs, Photo
 from medsynth.skin.regions import RegionKind
 from medsynth.skin.semantic_map import Box, MapError
@@ -37,6 +37,9 @@ class SampleSettings(Settings):
     """Share of samples that are given another tone, their angle drawn evenly from ``angle``."""
     angle: Range = Range(low=-58, high=66)
     """Degrees of individual typology angle."""
+    warp: float = Field(default=0.0, ge=0, le=0.15)
+    """How far places of a photo are moved at the most, as a share of the lesion's longer side
+    (:mod:`medsynth.skin.warp`): other outlines than the photos show."""
     balance: float = Field(default=0.5, ge=0, le=1)
     """0: conditions as often as the photos show them; 1: all equally often; between: between."""
     foreign: float = Field(default=1.0, ge=0, le=1)
@@ -47,7 +50,7 @@ class SampleSettings(Settings):
 
     def plain(self) -> "SampleSettings":
         """The same without what only training needs: the middle of each photo, in its own tone."""
-        return self.model_copy(update={"retoned": 0.0, "zoom": Range(low=1, high=1), "balance": 0.0})
+        return self.model_copy(update={"retoned": 0.0, "zoom": Range(low=1, high=1), "warp": 0.0, "balance": 0.0})
 
 
 @dataclass(frozen=True)
@@ -252,6 +255,8 @@ def make_sample(
     window = (left, top, left + side, top + side)
     image = np.asarray(Image.fromarray(loaded.pixels).resize((size, size), Image.Resampling.BICUBIC, box=window))
     mask = _of_box(box, left, top, side, size) if loaded.mask is None else _of_mask(loaded.mask, window, size)
+    if settings.warp > 0:
+        image, mask = warp.warped(image, mask, loaded.mask is None, settings.warp, own)
     kind, skin = photo.fitzpatrick or 0, np.array(loaded.skin)
     if u[3] < settings.retoned:
         wanted = tone.skin_of(settings.angle.at(u[4]), redness=6 * (u[5] - 0.5), yellowness=0.4 * (u[6] - 0.5))

@@ -128,6 +128,12 @@ def test_a_run_of_masks_leaves_weights_that_say_so_and_draw_by_them(tmp_path: Pa
     assert "Learnt from lesions' masks" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_the_card_says_that_photos_were_bent(table: str, tmp_path: Path) -> None:
+    job = set_up(table, tmp_path, samples={"size": 16, "warp": 0.12})
+    run.finish(job, job.learner(CPU, lambda tensors: None, 0).state(), [], "python jobs/train_gan.py")
+    assert "places moved by up to 12 % of the lesion's length" in (tmp_path / "README.md").read_text()
+
+
 def test_validating_tells_figures_and_draws_a_grid_that_is_always_the_same(table: str) -> None:
     job = set_up(table)
     learner = job.learner(CPU, lambda tensors: None, 0)

@@ -16,6 +16,7 @@ from medsynth.skin.semantic_map import Box
 from tests.skin.photos import write_mask, write_photos
 
 SMALL = SampleSettings(size=32)
+BENT = SampleSettings(size=64, warp=0.12)
 MASKED = SMALL.model_copy(update={"region": "mask"})
 
 
@@ -44,12 +45,12 @@ def test_a_sample_is_a_function_of_its_number_however_shared_out(photos: str) ->
     assert not np.array_equal(whole["photos"], feed(photos, seed=2).batch(3, 0, 1)["photos"])
 
 
-@given(st.integers(0, 2**40))
-@settings(max_examples=40)
-def test_map_mask_and_photo_agree(photos: str, number: int) -> None:
+@given(st.integers(0, 2**40), st.sampled_from((SMALL, BENT)))
+@settings(max_examples=60)
+def test_map_mask_and_photo_agree(photos: str, number: int, own: SampleSettings) -> None:
     whole = pairs.read(photos)
     photo = whole.photos[number % 6]
-    made = samples.make_sample(photo, SMALL, whole.conditions, number)
+    made = samples.make_sample(photo, own, whole.conditions, number)
     colour = semantic_map.colour_of(photo.condition, whole.conditions)
     assert np.array_equal((made["maps"] == colour).all(axis=2), made["masks"] == 1)
     outside = made["masks"] == 0
@@ -69,6 +70,13 @@ def test_samples_of_boxes_have_the_bytes_that_they_always_had(photos: str) -> No
     batches = [one.batch(0, 0, 1), one.batch(1, 0, 1), one.held_out(0)]
     data = b"".join(name.encode() + batch[name].tobytes() for batch in batches for name in sorted(batch))
     assert hashlib.sha256(data).hexdigest()[:16] == "349ad4d7294319d4"
+
+
+def test_photos_are_bent_to_learn_from_and_held_out_as_they_are(photos: str) -> None:
+    plain, bent = feed(photos), feed(photos, SMALL.model_copy(update={"warp": 0.12}))
+    assert not np.array_equal(plain.batch(0, 0, 1)["photos"], bent.batch(0, 0, 1)["photos"])
+    for name, array in plain.held_out(0).items():
+        assert np.array_equal(array, bent.held_out(0)[name]), name
 
 
 def test_types_follow_the_tone_that_was_given(photos: str) -> None:
