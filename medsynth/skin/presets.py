@@ -82,6 +82,7 @@ _FURTHER: dict[str, Any] = {
     "constant": 0.8,
     "samples": {"foreign": 0.02, "warp": 0.12},
     "generator": {"look_spread": 1.0},
+    "learnt": 0.7,
 }
 
 _SMOKE: dict[str, Any] = {

@@ -34,14 +34,14 @@ class Thresholds(Settings):
     """How far the lesion must stand out from the skin beside it, CIELAB units: 3 % of the real lesions do not."""
     pattern: float | None = Field(default=0.004, ge=0, le=1)
     """Greatest share of what lies outside of the box that is purple and of strong detail, as the worms are that a
-    generator may draw for pen. Of 144 pictures that the shipped weights drew before they had floors it refuses 19 of
-    the 25 with such patches and 3 of the others, of those that they draw now none; of 260 real photos 18, most for
-    their pen. What is wrong inside of the box it does not see."""
+    generator may draw for pen. Of 144 pictures that the shipped weights drew after their first step, without floors,
+    it refuses 19 of the 25 with such patches and 3 of the others, of those that they draw now none; of 260 real photos
+    18, most for their pen. What is wrong inside of the box it does not see."""
     likeness: float | None = Field(default=0.875, ge=-1, le=1)
     """Greatest correlation with a real photo, lesion upon lesion: just under 0.877, from which on jobs/evaluate.py
-    flags a picture of the shipped weights. Of 144 pictures drawn for new maps it refuses 17 % for their likeness to one
-    of 197 training photos, 22 % where all 260 photos are compared; of 63 held-out photos, one. Small naevi and
-    melanomas pay most, about two in three of them: one plain dark spot is like another."""
+    flags a picture of the shipped weights. Of 144 pictures drawn for new maps it refuses 20 % for their likeness to one
+    of 197 training photos, 24 % where all 260 photos are compared; of 63 held-out photos, one. Naevi pay most, three or
+    four in five of them: one plain dark spot is like another."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def pattern(picture: NDArray[np.uint8], box: Box) -> float:
         neighbours have a standard deviation of more than 10 CIELAB units; 0 where the box leaves nothing.
 
     Source:
-        None: chosen by looking at what the shipped weights drew before they had floors.
+        None: chosen by looking at what the shipped weights drew after their first step, without floors.
     """
     side = min(picture.shape[0], _LOOKED_AT)
     lab = tone.to_lab(np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BOX)))

@@ -34,11 +34,12 @@ def test_flags_replace_the_file_which_replaces_the_preset(tmp_path: Path) -> Non
     assert found.log_every == PRESETS["smoke"]["log_every"]
 
 
-def test_the_settings_of_the_shipped_weights_are_those_of_plus_for_one_gpu() -> None:
+def test_the_settings_of_the_shipped_weights_are_those_of_plus_for_one_gpu_and_then_of_further() -> None:
     text = (Path(presets.__file__).parents[1] / "weights" / "skin.md").read_text()
-    card = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
-    usual = presets.settings("plus", "gpu", None, {"validate_every": 700})
-    assert TrainSettings(**card).deciding() == usual.deciding()
+    first, second = (TrainSettings(**yaml.safe_load(block.split("```")[0])) for block in text.split("```yaml")[1:])
+    assert first.deciding() == presets.settings("plus", "gpu", None, {"validate_every": 700}).deciding()
+    own = {"precision": "bf16", "validate_every": 480}
+    assert second.deciding() == presets.settings("further", "cpu", None, own).deciding()
 
 
 @pytest.mark.parametrize(
