@@ -216,3 +216,13 @@ def test_an_encoder_is_learnt_kept_and_read(table: pairs.Pairs, tmp_path: Path) 
 def test_the_interval_of_a_share() -> None:
     assert turing.wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
     assert turing.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
+
+
+@pytest.mark.slow
+def test_the_shipped_weights_follow_the_tone_and_the_size_that_are_asked_for() -> None:
+    shipped = SkinModel.load()
+    swept = conditioning.tone_sweep(shipped, 2, 1, 0)
+    told = conditioning.swept_tones(swept, pictures.measured(swept))
+    assert told["spearman"] >= 0.99
+    assert told["median_error"] <= 3
+    assert conditioning.growing(shipped, 1, 0)[1]["spearman"]["least"] >= 0.95
