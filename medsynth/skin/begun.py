@@ -31,12 +31,13 @@ def read(settings: TrainSettings, conditions: Sequence[str]) -> Begun:
 
     Args:
         settings: of the training, with ``begin``.
-        conditions: of the training, in its order; the weights may know more.
+        conditions: of the training, in its order; the weights may know more, but a U-Net's.
 
     Raises:
         ModelError: there are no such weights.
         StorageError: they cannot be read.
-        TrainingError: they are of another network, know a condition too few, or learnt from another kind of region.
+        TrainingError: they are of another network, know a condition too few, are a U-Net's of other conditions, or
+            learnt from another kind of region.
     """
     where = DEFAULT_URI if settings.begin == SHIPPED else settings.begin
     model = SkinModel.load(where)
@@ -56,6 +57,12 @@ def read(settings: TrainSettings, conditions: Sequence[str]) -> Begun:
                 f"{where}: does not know the condition {condition!r}, only {', '.join(model.conditions)}; leave it out "
                 "by the setting conditions, or begin anew"
             )
+    if asked.kind == "unet" and tuple(conditions) != tuple(model.conditions):
+        # It is told a condition by its map's colour alone.
+        raise TrainingError(
+            f"{where}: a U-Net knows conditions by colours that follow from all of them in their order, "
+            f"{', '.join(model.conditions)}; give the setting conditions the same, or begin anew"
+        )
     state = model.network.state_dict()
     if _CONDITION in state:
         state[_CONDITION] = state[_CONDITION][[model.conditions.index(name) for name in conditions]]

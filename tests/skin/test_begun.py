@@ -43,6 +43,18 @@ def test_weights_are_those_of_the_file_and_of_conditions_those_asked_for_in_thei
     generator.build(GeneratorSettings(**NETWORK), 2).load_state_dict(dict(two.state))
 
 
+def test_a_unet_is_begun_with_for_the_same_conditions_only(tmp_path: Path) -> None:
+    where, model = weights(tmp_path, kind="unet")
+    asked = settings(where, generator={"kind": "unet"})
+    kept = model.network.state_dict()
+    found = begun.read(asked, model.conditions).state
+    assert set(found) == set(kept)
+    assert all(torch.equal(found[name], kept[name]) for name in kept)
+    for other in (("MEL", "NEV"), ("NEV", "MEL", "SEK")):
+        with pytest.raises(TrainingError, match=r"in their order, MEL, NEV, SEK; give the setting conditions the same"):
+            begun.read(asked, other)
+
+
 def test_the_shipped_weights_can_be_begun_with() -> None:
     found = begun.read(presets.settings("further", "cpu", None, {}), ("NEV", "MEL"))
     assert found.sha256 == SkinModel.load().sha256
