@@ -31,7 +31,7 @@ def read(settings: TrainSettings, conditions: Sequence[str]) -> Begun:
 
     Args:
         settings: of the training, with ``begin``.
-        conditions: of the training, in its order; the weights may know more, but a U-Net's.
+        conditions: of the training, in its order; the weights may know more, unless they are a U-Net's.
 
     Raises:
         ModelError: there are no such weights.

@@ -143,7 +143,7 @@ def _warped(samples: Mapping[str, Any]) -> list[str]:
 
 def _tones(samples: Mapping[str, Any], types: Mapping[str, int]) -> list[str]:
     dark = sum(types.get(kind, 0) for kind in ("5", "6"))
-    seen = f"Of the photos to learn from, {dark} are of the types V and VI."
+    seen = f"Of the photos to learn from, {dark} {'is' if dark == 1 else 'are'} of the types V and VI."
     if not samples["retoned"]:
         return [f"{seen} Photos kept their own tone: do not trust pictures of types that the table above shows few of."]
     return [
