@@ -7,7 +7,7 @@ from PIL import Image
 from medsynth import draws
 from medsynth.skin import regions
 
-_CELLS = 32
+_CELLS = 32  # on a side, each moved as one quadrangle; twice as many take four times as long
 _LEAST = 12.0  # px: a finer net of knots than for a lesion of twice that would bend its pores, not its outline
 
 
@@ -67,7 +67,8 @@ def _mesh(size: int, most: float, apart: float, own: int) -> _Mesh:
         for column in range(cells):
             corners = ((row, column), (row + 1, column), (row + 1, column + 1), (row, column + 1))
             quad = tuple(float(value) for corner in corners for value in (x[corner], y[corner]))
-            mesh.append((tuple(int(edges[n]) for n in (column, row, column + 1, row + 1)), quad))  # type: ignore[arg-type]
+            target = (int(edges[column]), int(edges[row]), int(edges[column + 1]), int(edges[row + 1]))
+            mesh.append((target, quad))
     return mesh
 
 
