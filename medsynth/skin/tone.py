@@ -220,9 +220,10 @@ def retone(image: NDArray[np.uint8], skin: Sequence[float], wanted: Sequence[flo
     Melanin in the epidermis filters all light that comes out of the skin, so what it adds to the optical
     density of one place it adds everywhere: reflected light changes by the same factor in the whole picture.
     Here the factors are those that bring the skin's own X, Y and Z to the wanted ones; in CIELAB that scales
-    L* + 16 and moves a* and b* along.
+    L* + 16 and moves a* and b* along. Light beyond the skin's own luminance is held for gloss, which comes from the
+    surface and passes no melanin: a factor over 1 does not make it stronger, or every glint would become a white speck.
 
-    What this does not do: gloss, which comes from the surface, is darkened too; blood under dark skin keeps
+    What this does not do: gloss is darkened too, or pale spots would glare; blood under dark skin keeps
     its share of redness where really it is less seen; clothes and pen marks are filtered as well. Pictures
     made so teach a network to follow the asked colour. They are no evidence of how a disease looks on dark skin.
 
@@ -237,14 +238,27 @@ def retone(image: NDArray[np.uint8], skin: Sequence[float], wanted: Sequence[flo
     Source:
         Tsumura et al., "Image-based skin color and texture analysis/synthesis by extracting hemoglobin and
         melanin information in the skin", SIGGRAPH 2003, section 3: densities of pigments add. One common
-        filter instead of a map of melanin, in XYZ instead of the camera's channels, is our assumption.
+        filter instead of a map of melanin, in XYZ instead of the camera's channels, is our assumption. That what the
+        surface reflects adds to what comes out of the body: Shafer, "Using color to separate reflection components",
+        Color Research & Application 1985, section 2; where one ends and the other begins is ours.
     """
     ends = _xyz(np.array([skin, wanted], dtype=np.float64))
     gains = ends[1] / np.maximum(ends[0], 1e-6)
-    matrix = (_TO_RGB @ np.diag(gains) @ _TO_XYZ).astype(np.float32)
-    light = _LINEAR[image] @ matrix.T
+    before = _LINEAR[image]
+    light = _filtered(before, gains)
+    if (gains > 1).any():
+        luminance = before @ _TO_XYZ[1].astype(np.float32)
+        gloss = np.maximum(1 - np.float32(ends[0, 1]) / np.maximum(luminance, np.float32(1e-6)), 0)[..., None]
+        light += gloss * (_filtered(before, np.minimum(gains, 1)) - light)
     places = np.clip(light * (len(_CODED) - 1), 0, len(_CODED) - 1).astype(np.int32)
     found: NDArray[np.uint8] = _CODED[places]
+    return found
+
+
+def _filtered(light: NDArray[np.float32], gains: NDArray[np.float64]) -> NDArray[np.float32]:
+    # Linear sRGB, each of its X, Y and Z times a gain.
+    matrix = (_TO_RGB @ np.diag(gains) @ _TO_XYZ).astype(np.float32)
+    found: NDArray[np.float32] = light @ matrix.T
     return found
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from skimage import color
 
 from medsynth.skin import tone
@@ -61,6 +62,26 @@ def test_retoning_keeps_ratios_of_light_so_a_lesion_stays_darker_than_its_skin()
     before, after = (tone.linear(picture) @ tone._TO_XYZ[1] for picture in (image, dark))
     assert after[1, 0] / after[0, 0] == pytest.approx(before[1, 0] / before[0, 0], rel=0.1)
     assert tone.retone(image, skin.tolist(), skin.tolist()).tolist() == image.tolist()
+
+
+def light(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = tone.linear(image) @ tone._TO_XYZ[1]
+    return found
+
+
+def test_lightened_skin_takes_no_more_light_from_gloss_than_it_had() -> None:
+    shades = np.arange(40, 256, dtype=np.uint8)
+    image = np.stack([shades] * 3, axis=1)[None]
+    skin = tone.to_lab([130, 130, 130])
+    pale = tone.retone(image, skin.tolist(), (float(skin[0]) + 25, 0.0, 0.0))
+    own, before, after = light(np.full((1, 3), 130, dtype=np.uint8))[0], light(image)[0], light(pale)[0]
+    wanted = light(tone.to_rgb([float(skin[0]) + 25, 0.0, 0.0])[None])[0]
+    below = before <= own
+    assert after[below] == pytest.approx(before[below] * wanted / own, abs=0.01)
+    kept = ~below & (after < 0.98)
+    assert kept.sum() > 20
+    assert after[kept] - wanted == pytest.approx(before[kept] - own, abs=0.01)
+    assert (np.diff(after) >= 0).all()
 
 
 @pytest.mark.parametrize(
