@@ -15,6 +15,8 @@ Kind = Literal["vanilla", "hinge"]
 
 _SHADES = 16
 """Squares a side whose means are the skin's shades."""
+_SHADE = 64
+"""A side has so many shades, each the mean of a square."""
 _OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
 """Brightness, red less green, yellow less blue, of red, green and blue."""
 
@@ -48,6 +50,9 @@ class LossSettings(Settings):
     """The second of these two counts so many times as much as the first."""
     lesion_tone: float = Field(default=0.0, ge=0)
     """The same inside the lesion's place, for where no photo is there to be compared with by pixel."""
+    shades: float = Field(default=0.0, ge=0)
+    """How shades are distributed, in the lesion's place and beside it: mean and spread alone are right of two flat
+    fields, too."""
     look: float = Field(default=0.02, ge=0)
     """Divergence of the looks read from photos from those that are drawn."""
 
@@ -204,6 +209,35 @@ def tone(drawn: Tensor, photos: Tensor, masks: Tensor, spread: float = 1.0) -> T
     means, spreads = ((one - other).abs().mean() for one, other in zip(*told, strict=True))
     total: Tensor = means + spread * spreads
     return total
+
+
+def shades(drawn: Tensor, photos: Tensor, masks: Tensor) -> Tensor:
+    """Distance of the distributions of shades, of the lesion's place and of all beside it, wherever each shade lies.
+
+    Args:
+        drawn: (N, 3, S, S).
+        photos: as ``drawn``.
+        masks: (N, 1, S, S), 1 in the lesion's place.
+
+    Returns:
+        The mean of both places' Wasserstein distances, in brightness, red less green and yellow less blue.
+
+    Source:
+        In one dimension that distance is the mean distance of sorted values: Rabin, Peyre, Delon and Bernot,
+        "Wasserstein barycenter and its application to texture mixing", SSVM 2011, section 2. That these three axes
+        stand for all directions of colour is ours.
+    """
+    pool = max(1, drawn.shape[2] // _SHADE)
+    inside = functional.avg_pool2d(masks, pool) > 0.5
+    axes = drawn.new_tensor(_OPPONENT)[:, :, None, None]
+    both = [functional.conv2d(functional.avg_pool2d(image, pool), axes) for image in (drawn, photos)]
+    total = drawn.new_zeros(())
+    for there in (inside, ~inside):
+        # Elsewhere all have the same shade, the lightest: sorted, these lie side by side.
+        one, other = (image.masked_fill(~there, 9.0).flatten(2).sort(dim=2).values for image in both)
+        counts = there.flatten(1).sum(dim=1).clamp(min=1)
+        total = total + ((one - other).abs().sum(dim=2).mean(dim=1) / counts).mean()
+    return total / 2
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

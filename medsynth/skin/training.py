@@ -256,6 +256,7 @@ class Trainer:
             "texture": (own.texture, lambda: losses.texture(drawn, photos, own.texture_colour, own.texture_strong)),
             "tone": (own.tone, lambda: losses.tone(drawn, photos, masks, own.tone_spread)),
             "lesion_tone": (own.lesion_tone, lambda: losses.tone(drawn, photos, 1 - masks, own.tone_spread)),
+            "shades": (own.shades, lambda: losses.shades(drawn, photos, masks)),
         }
         if spread is not None:
             kept["look"] = (own.look, lambda: losses.divergence(*spread))

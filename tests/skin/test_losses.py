@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import wasserstein_distance
 
 from medsynth.skin import losses
 
@@ -101,3 +102,44 @@ def test_divergence_is_that_of_normal_distributions() -> None:
     one = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
     reference = torch.distributions.kl_divergence(one, torch.distributions.Normal(0.0, 1.0))
     assert float(losses.divergence(mean, log_variance)) == pytest.approx(float(reference), rel=1e-5)
+
+
+def shaded(inside: torch.Tensor, beside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A picture of 64 px with these shades of grey, in order, in its left quarter and beside it; and its mask."""
+    masks = torch.zeros(1, 1, 64, 64)
+    masks[..., :16] = 1
+    grey = torch.cat([inside.reshape(64, 16), beside.reshape(64, 48)], dim=1)
+    return grey.expand(1, 3, 64, 64), masks
+
+
+def test_shades_are_a_wasserstein_distance_in_each_place() -> None:
+    torch.manual_seed(0)
+    one, other = (torch.rand(1024) for _ in range(2))
+    skin, shift = torch.rand(3072), 0.3
+    drawn, masks = shaded(one**3, skin + shift)
+    photo, _ = shaded(other, skin)
+    # Of three axes only brightness differs between greys.
+    wanted = (wasserstein_distance(one**3, other) + shift) / 3 / 2
+    assert float(losses.shades(drawn, photo, masks)) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_shades_may_lie_anywhere_but_two_fields_are_no_gradient() -> None:
+    torch.manual_seed(0)
+    skin, order = torch.zeros(3072), torch.randperm(1024)
+    ramp = torch.linspace(-0.5, 0.5, 1024)
+    fields = torch.where(ramp > 0, 1.0, -1.0) * ramp.std()
+    drawn, masks = shaded(ramp[order], skin)
+    photo, _ = shaded(ramp, skin)
+    flat, _ = shaded(fields, skin)
+    assert float(losses.shades(drawn, photo, masks)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.tone(flat, photo, 1 - masks)) < 0.02
+    assert float(losses.shades(flat, photo, masks)) > 0.01
+    coloured = photo.clone()
+    coloured[:, 1, :, :16] += 0.3
+    assert float(losses.shades(coloured, photo, masks)) > 0.03
+
+
+def test_shades_of_a_lesion_that_is_all_or_nothing_still_count() -> None:
+    drawn, masks = shaded(torch.full((1024,), 0.2), torch.full((3072,), 0.2))
+    for place in (torch.zeros_like(masks), torch.ones_like(masks)):
+        assert float(losses.shades(drawn, torch.zeros_like(drawn), place)) == pytest.approx(0.2 / 3 / 2, rel=1e-4)
