@@ -23,6 +23,7 @@ from medsynth.skin.generator import PlusNetwork
 from medsynth.skin.model import SkinModel
 from medsynth.skin.run import WEIGHTS
 from tests.benchmarks import bench_gan_quality, harness, pix2pix
+from tests.benchmarks.lacking import Part
 
 _BATCH = 8
 _PARTS: Mapping[str, dict[str, Any]] = {
@@ -33,13 +34,22 @@ _PARTS: Mapping[str, dict[str, Any]] = {
     "no tone term": {"losses": {"tone": 0.0}},
     "no matching of features": {"losses": {"feature_matching": 0.0}},
     "one judge, of one scale": {"discriminator": {"scales": 1}},
+    "no noise by pixel": {},
+    "no scale and noise of the lesion's own": {},
+    "no embeddings": {},
 }
 """Each run of plus by what it lacks: settings in place of the preset's."""
+_WITHOUT: Mapping[str, Part] = {
+    "no noise by pixel": "grain",
+    "no scale and noise of the lesion's own": "regions",
+    "no embeddings": "embeddings",
+}
+"""What some of them do without, of the network."""
 _PEERS = ("pix2pix", "paper")
 
 
 def _folder(out: Path, name: str) -> Path:
-    return out / name.replace(",", "").replace(" ", "-")
+    return out / "".join(letter for letter in name.replace(" ", "-") if letter.isalnum() or letter == "-")
 
 
 def _weights(out: Path, name: str) -> Path:
@@ -61,6 +71,7 @@ def train(name: str, pairs: str, out: Path, steps: int) -> None:
     command = [sys.executable, str(Path(bench_gan_quality.__file__)), "train", "--kind"]
     command += [name if name in _PEERS else "plus", "--pairs", pairs, "--out", str(folder), "--settings", str(settings)]
     command += ["--steps", str(steps), "--makers", "0"]
+    command += ["--without", _WITHOUT[name]] if name in _WITHOUT else []
     with folder.with_suffix(".log").open("w") as log:
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
     print(f"{name}: learnt", flush=True)

@@ -34,7 +34,8 @@ from medsynth.skin.model import SkinModel
 from medsynth.skin.pairs import read, split
 from medsynth.skin.run import Order, SkinRun
 from medsynth.skin.samples import Facts, Feed, load
-from tests.benchmarks import harness, pix2pix
+from tests.benchmarks import harness, lacking, pix2pix
+from tests.benchmarks.lacking import Lacking
 from tests.benchmarks.pix2pix import Pix2pix, Pix2pixSettings
 
 _CHECKPOINT = "checkpoint.safetensors"
@@ -142,7 +143,8 @@ def train(given: argparse.Namespace) -> None:
     told = skin.attribution(table) if given.attribution is None else given.attribution
     order = Order(out, base, given.seed, table, told)
     if given.kind != "pix2pix":
-        train_ours(run_of(order), device, given.makers)
+        job = run_of(order)
+        train_ours(Lacking.of(job, given.without) if given.without else job, device, given.makers)
         return
     wanted = Pix2pixSettings(base.generator.size, base.generator.width, base.batch, base.steps)
     train_pix2pix(order, wanted, given.out, device, given.makers)
@@ -192,6 +194,7 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("--out", required=True, type=Path)
     one.add_argument("--machine", choices=tuple(presets.MACHINES), default="cpu", help="as for jobs/train_gan.py")
     one.add_argument("--settings", help="YAML, as for jobs/train_gan.py; pix2pix takes the paper's size and pace")
+    one.add_argument("--without", choices=lacking.PARTS, help="a part of the network plus to do without")
     one.add_argument("--steps", type=int)
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--attribution", help="as for jobs/train_gan.py")
