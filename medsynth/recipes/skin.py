@@ -111,6 +111,7 @@ class Skin:
             pa.field("lesion_share", pa.float64()),
             pa.field("lesion_change", pa.float64()),
             pa.field("likeness", pa.float64()),
+            pa.field("hairs", pa.int64()),
             *camera.columns(camera.COLUMNS),
             pa.field("weights_sha256", pa.string()),
         )
@@ -264,6 +265,7 @@ class Skin:
             SIZE: sample.values.get(SIZE),
             DEVICE: name,
             **_told(found, asked, near),
+            "hairs": drawn.hairs,
             "skin_rgb": list(drawn.skin),
             "lesion_box": [box.x0, box.y0, box.x1, box.y1],
             "lesion_share": round((box.x1 - box.x0) * (box.y1 - box.y0) / drawn.image.shape[0] ** 2, 4),

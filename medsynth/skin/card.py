@@ -73,6 +73,7 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
         *_tones(samples, photos["training"]["types"]),
         "",
         *_warped(samples),
+        *_hairy(own["generator"]),
         "## Figures",
         "",
         "Of the weights that are kept, at the last step. Asked against measured angle: every condition in six skin "
@@ -137,6 +138,16 @@ def _warped(samples: Mapping[str, Any]) -> list[str]:
         f"Photos were bent: places moved by up to {100 * samples['warp']:g} % of the lesion's length "
         "(`medsynth/skin/warp.py`, after Simard et al., ICDAR 2003). So there are more outlines of lesions than "
         "patients, and what an outline tells of a disease can not be learnt from them.",
+        "",
+    ]
+
+
+def _hairy(generator: Mapping[str, Any]) -> list[str]:
+    if not generator["hair"]:
+        return []
+    return [
+        f"No hair was learnt: on {100 * generator['hair']:g} % of the pictures, lesions too, it grows by rule "
+        "(`medsynth/skin/hair.py`), and tells nothing of a disease.",
         "",
     ]
 

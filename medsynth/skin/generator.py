@@ -45,6 +45,9 @@ class GeneratorSettings(Settings):
     quarter of the full side; it is 0 while the network learns. See :attr:`PlusNetwork.floors`."""
     fine_softness: float = Field(default=0.2, ge=0, le=4)
     """The same at half of the side and at all of it, where the grain is made."""
+    hair: float = Field(default=0.0, ge=0, le=1)
+    """Share of pictures on which hair grows, by rule (:mod:`medsynth.skin.hair`), once the network has drawn them: for
+    one that learnt from photos without hair."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

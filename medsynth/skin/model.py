@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medsynth import draws, seeds, spec
 from medsynth.cuda_graph import Parts, Repeated, side_by_side
 from medsynth.model_file import Filed, Kind, ModelError
-from medsynth.skin import generator, regions, semantic_map, tone
+from medsynth.skin import generator, hair, regions, semantic_map, tone
 from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings, PlusNetwork
 from medsynth.skin.regions import RegionKind
 from medsynth.skin.semantic_map import Box, Geometry, MapError, Region
@@ -60,6 +60,8 @@ class Drawn:
 
     image: NDArray[np.uint8]
     """(S, S, 3) sRGB."""
+    hairs: int
+    """Grown on it by rule (:mod:`medsynth.skin.hair`)."""
     map: NDArray[np.uint8]
     """(S, S, 3) sRGB."""
     skin: tuple[int, int, int]
@@ -189,7 +191,11 @@ class SkinModel(Filed):
                 bf16,
             )
             pictures += list(drawn[: len(rows)])
-        return [Drawn(image, *plan) for image, plan in zip(pictures, planned, strict=True)]
+        share = self.network.settings.hair
+        return [
+            Drawn(*hair.grown(image, skin, seed, share), drawn, skin, region)
+            for image, (drawn, skin, region), seed in zip(pictures, planned, seeds_of, strict=True)
+        ]
 
     def soften(self) -> None:
         """Give the network the floors that the softness of its settings asks for; a U-Net has none.

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 
 from medsynth import storage
 from medsynth.model_file import ModelError, metadata
-from medsynth.skin import generator, regions, semantic_map, tone
+from medsynth.skin import generator, hair, regions, semantic_map, tone
 from medsynth.skin.generator import GeneratorSettings, PlusNetwork
 from medsynth.skin.model import DEFAULT_URI, Request, SkinModel
 from medsynth.skin.regions import RegionKind
@@ -91,6 +91,23 @@ def test_softness_gives_floors_that_are_saved_and_drawn_with() -> None:
     model.network.settings = model.network.settings.model_copy(update={"softness": 0, "fine_softness": 0})
     model.soften()
     assert np.array_equal(model.draw([Request("NEV", 2)], [5])[0].image, hard)
+
+
+def test_hair_grows_on_the_share_of_pictures_that_the_weights_ask_for(model: SkinModel) -> None:
+    network = generator.build(model.network.settings.model_copy(update={"hair": 0.5}), len(NAMES))
+    network.load_state_dict(model.network.state_dict())
+    told = SkinModel(network, NAMES, model.geometry, {}).to_bytes()
+    hairy = SkinModel.from_bytes(told, "test")
+    asked, seeds = [Request("NEV", 3)] * 40, range(40)
+    pairs = zip(model.draw(asked, seeds), hairy.draw(asked, seeds), strict=True)
+    some = []
+    for seed, (bald, grown) in enumerate(pairs):
+        assert grown.skin == bald.skin
+        image, hairs = hair.grown(bald.image, bald.skin, seed, 0.5)
+        assert np.array_equal(grown.image, image)
+        assert (grown.hairs, bald.hairs) == (hairs, 0)
+        some.append(hairs > 0)
+    assert 10 <= sum(some) <= 30
 
 
 def test_a_u_net_has_nothing_to_soften() -> None:

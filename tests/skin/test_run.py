@@ -134,6 +134,12 @@ def test_the_card_says_that_photos_were_bent(table: str, tmp_path: Path) -> None
     assert "places moved by up to 12 % of the lesion's length" in (tmp_path / "README.md").read_text()
 
 
+def test_the_card_says_where_hair_comes_from(table: str, tmp_path: Path) -> None:
+    job = set_up(table, tmp_path, generator=TINY["generator"] | {"hair": 0.25})
+    run.finish(job, job.learner(CPU, lambda tensors: None, 0).state(), [], "python jobs/train_gan.py")
+    assert "on 25 % of the pictures, lesions too, it grows by rule" in (tmp_path / "README.md").read_text()
+
+
 def test_validating_tells_figures_and_draws_a_grid_that_is_always_the_same(table: str) -> None:
     job = set_up(table)
     learner = job.learner(CPU, lambda tensors: None, 0)
