@@ -77,11 +77,12 @@ _FURTHER: dict[str, Any] = {
         "lesion_tone": 3.0,
         "texture_colour": 2.0,
         "texture_strong": 2.0,
+        "shades": 10.0,
     },
     "learning_rate": 2e-4,
     "constant": 0.8,
     "samples": {"foreign": 0.02, "warp": 0.12},
-    "generator": {"look_spread": 1.0},
+    "generator": {"look_spread": 1.0, "hair": 0.2},
     "learnt": 0.7,
 }
 

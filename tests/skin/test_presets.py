@@ -6,6 +6,7 @@ import yaml
 
 from medsynth.errors import SpecError
 from medsynth.skin import presets
+from medsynth.skin.model import SkinModel
 from medsynth.skin.presets import MACHINES, PRESETS, TrainSettings
 
 
@@ -40,6 +41,7 @@ def test_the_settings_of_the_shipped_weights_are_those_of_plus_for_one_gpu_and_t
     assert first.deciding() == presets.settings("plus", "gpu", None, {"validate_every": 700}).deciding()
     own = {"precision": "bf16", "validate_every": 480}
     assert second.deciding() == presets.settings("further", "cpu", None, own).deciding()
+    assert SkinModel.load().network.settings == second.generator
 
 
 @pytest.mark.parametrize(
