@@ -85,7 +85,7 @@ def test_every_third_party_import_is_a_declared_dependency() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     declared = {name.split("[")[0].split("=")[0].split(">")[0].lower() for name in project["dependencies"]}
     named_otherwise = {"PIL": "pillow", "yaml": "pyyaml", "skimage": "scikit-image", "botocore": "boto3"}
-    named_otherwise["openslide"] = "openslide-python"
+    named_otherwise |= {"cv2": "opencv-python-headless", "openslide": "openslide-python"}
     named_otherwise |= {"prometheus_client": "prometheus-client", "grpc": "grpcio"}
     named_otherwise["python_multipart"] = "python-multipart"
     ours = {"medsynth", "jobs", "serve"} | {Path(source).stem for source in SOURCES if source.startswith("jobs/")}
