@@ -30,7 +30,7 @@ class GeneratorSettings(Settings):
     """Channels at the full size; twice as many at each half of it, up to ``widest``."""
     widest: int = Field(default=128, ge=2, le=2048)
     latent: int = Field(default=32, ge=1, le=512)
-    """Numbers that choose a picture's look as a whole: light, hairiness, the lesion's form."""
+    """Numbers that choose a picture's look as a whole: light, mottling, the lesion's form."""
     embedding: int = Field(default=64, ge=4, le=1024)
     """Numbers that condition, type, skin colour and look are brought to."""
     dropout: bool = True
