@@ -78,7 +78,7 @@ _MEANINGS = {
     "lesion_share": "The box's share of the picture's area.",
     "lesion_change": "How far the lesion stands out from the skin beside it, CIELAB units.",
     "likeness": "Correlation with the most similar training photo, lesion upon lesion; null where none were compared.",
-    "hairs": "Hairs grown on the picture by rule; the network drew none.",
+    "hairs": "Hairs grown by rule once the network had drawn, a few of them out of sight; 0 on most pictures.",
     "weights_sha256": "SHA-256 of the network's file.",
 }
 

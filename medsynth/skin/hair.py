@@ -37,7 +37,7 @@ def grown(
         share: of seeds by which there is, 0 to 1.
 
     Returns:
-        (S, S, 3), another picture, and how many hairs are on it; or ``picture`` itself and 0.
+        (S, S, 3), another picture, and how many hairs grew, seldom all out of sight; or ``picture`` itself and 0.
 
     Source:
         Hairs as curves of falling width: Mirzaalian, Lee and Hamarneh, "Hair enhancement in dermoscopic images using
@@ -56,8 +56,7 @@ def grown(
         _draw(lines, own, 2 * math.pi * way, 0.2 + 0.6 * apart, 0.05 + 0.3 * curl**2, width)
     covered = lines.reshape(side, _FINER, side, _FINER).sum(axis=(1, 3), dtype=np.uint32)
     cover = covered.astype(np.float32) / (255 * _FINER**2)
-    beside = np.roll(cover, (max(1, side // 160), max(1, side // 200)), axis=(0, 1))
-    shaded = picture * (1 - _SHADOW * cv2.blur(beside, (3, 3)))[..., None]
+    shaded = picture * (1 - _SHADOW * _shadow(cover))[..., None]
     colour = np.array(_colour(skin, shade), dtype=np.float32)
     found: NDArray[np.uint8] = np.rint(shaded + cover[..., None] * (colour - shaded)).astype(np.uint8)
     return found, count
@@ -80,6 +79,15 @@ def _draw(
         ends = [[round(v * 2**_FRACTION) for v in point] for point in ((x, y), to)]
         cv2.line(lines, ends[0], ends[1], strength, thick, cv2.LINE_8, _FRACTION)
         (x, y), way = to, way + turn + more * piece
+
+
+def _shadow(cover: NDArray[np.float32]) -> NDArray[np.float32]:
+    side = len(cover)
+    down, right = max(1, side // 160), max(1, side // 200)
+    beside = np.zeros_like(cover)
+    beside[down:, right:] = cover[:-down, :-right]
+    found: NDArray[np.float32] = cv2.blur(beside, (3, 3)).astype(np.float32)
+    return found
 
 
 def _colour(skin: tuple[int, int, int], u: float) -> tuple[int, int, int]:

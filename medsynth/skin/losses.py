@@ -15,8 +15,8 @@ Kind = Literal["vanilla", "hinge"]
 
 _SHADES = 16
 """Squares a side whose means are the skin's shades."""
-_SHADE = 64
-"""A side has so many shades, each the mean of a square."""
+_FINE_SHADES = 64
+"""The same, of which the distribution is compared."""
 _OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
 """Brightness, red less green, yellow less blue, of red, green and blue."""
 
@@ -227,7 +227,7 @@ def shades(drawn: Tensor, photos: Tensor, masks: Tensor) -> Tensor:
         "Wasserstein barycenter and its application to texture mixing", SSVM 2011, section 2. That these three axes
         stand for all directions of colour is ours.
     """
-    pool = max(1, drawn.shape[2] // _SHADE)
+    pool = max(1, drawn.shape[2] // _FINE_SHADES)
     inside = functional.avg_pool2d(masks, pool) > 0.5
     axes = drawn.new_tensor(_OPPONENT)[:, :, None, None]
     both = [functional.conv2d(functional.avg_pool2d(image, pool), axes) for image in (drawn, photos)]

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsynth.skin import semantic_map, tone
-from medsynth.skin.hair import grown
+from medsynth.skin.hair import _shadow, grown
 from medsynth.skin.semantic_map import Box
 
 SKIN = (205, 160, 138)
@@ -50,9 +50,25 @@ def test_hair_is_fine_leaves_most_of_the_skin_and_does_not_pull_its_colour(seed:
     picture = even(256)
     hairy, count = grown(picture, SKIN, seed, 1.0)
     assert 3 <= count <= 70
-    assert 0 < changed(hairy, picture) < 0.4
+    assert changed(hairy, picture) < 0.15
     found = semantic_map.skin_colour(hairy, Box(100, 100, 156, 156))
     assert np.linalg.norm(found - tone.to_lab(SKIN)) < 1.5
+
+
+def test_hair_is_seldom_out_of_sight() -> None:
+    plain = even(256)
+    assert sum(changed(grown(plain, SKIN, seed, 1.0)[0], plain) > 0 for seed in range(100)) >= 95
+
+
+@pytest.mark.parametrize("side", [16, 256])
+def test_a_shadow_lies_below_its_hair_and_not_across_the_edge(side: int) -> None:
+    cover = np.zeros((side, side), dtype=np.float32)
+    cover[-1, :] = cover[:, -1] = cover[side // 2, side // 2] = 1
+    cast = _shadow(cover)
+    assert not cast[: side // 4].any()
+    assert not cast[:, : side // 4].any()
+    assert cast[: 3 * side // 4, : 3 * side // 4].sum() == pytest.approx(1, abs=1e-5)
+    assert cast[side // 2 + 1, side // 2 + 1] > 0
 
 
 @settings(max_examples=30)
@@ -77,4 +93,5 @@ def test_on_dark_skin_hair_is_black_or_grey_and_on_light_skin_brown_and_fair_too
     assert (dark[:, 0] < lighter).mean() > 0.7
     assert (dark[:, 0] > lighter).any()
     # Fair and brown hair is yellower than black and grey.
-    assert np.hypot(light[:, 1], light[:, 2]).max() > 15
+    on_dark, on_light = (np.hypot(found[:, 1], found[:, 2]).max() for found in (dark, light))
+    assert on_dark < 18 < on_light
