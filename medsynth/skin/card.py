@@ -73,6 +73,7 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
         *_tones(samples, photos["training"]["types"]),
         "",
         *_warped(samples),
+        *_silenced(about, own),
         *_hairy(own["generator"]),
         "## Figures",
         "",
@@ -138,6 +139,17 @@ def _warped(samples: Mapping[str, Any]) -> list[str]:
         f"Photos were bent: places moved by up to {100 * samples['warp']:g} % of the lesion's length "
         "(`medsynth/skin/warp.py`, after Simard et al., ICDAR 2003). So there are more outlines of lesions than "
         "patients, and what an outline tells of a disease can not be learnt from them.",
+        "",
+    ]
+
+
+def _silenced(about: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    if not about.get("silenced"):
+        return []
+    names = ", ".join(f"{place} of layer {layer}" for layer, place in about["silenced"])
+    return [
+        f"Silenced, since each alone made more than {100 * own['silenced']:g} % of the specks of light on drawn skin: "
+        f"channel {names} (`medsynth/skin/specks.py`, after Bau et al., ICLR 2019).",
         "",
     ]
 

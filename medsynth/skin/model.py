@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -200,23 +200,29 @@ class SkinModel(Filed):
     def soften(self) -> None:
         """Give the network the floors that the softness of its settings asks for; a U-Net has none.
 
-        What is usual is the median over a picture of every condition in every skin type, always the same ones.
+        What is usual is the median over the pictures of :meth:`usual`.
         """
         if not isinstance(self.network, PlusNetwork):
             return
-        requests = [Request(condition, kind) for condition in self.conditions for kind in range(1, 7)]
-        own = [seeds.digest64("usual strength", number) >> 1 for number in range(len(requests))]
-        device = next(self.network.parameters()).device
         self.network.floors.zero_()
-        found = []
         with torch.no_grad():
-            for request, seed in zip(requests, own, strict=True):
-                asked = self._asked([request], [self._planned(request, seed)])
-                look, grain = chance(self.network.settings, [seed])
-                given = [field.to(device) for field in asked if field is not None]
-                noise = Chance(look.to(device), tuple(field.to(device) for field in grain))
-                found.append(self.network.strengths(Asked(*given), noise))
+            found = [self.network.strengths(*given) for given in self.usual()]
         self.network.soften(torch.cat(found, dim=1).median(dim=1).values)
+
+    def usual(self, each: int = 1) -> Iterator[tuple[Asked, Chance]]:
+        """What pictures of every condition in every skin type are drawn from, one by one; always the same ones.
+
+        Args:
+            each: how many of each.
+        """
+        requests = [Request(condition, kind) for condition in self.conditions for kind in range(1, 7)] * each
+        device = next(self.network.parameters()).device
+        for number, request in enumerate(requests):
+            seed = seeds.digest64("usual strength", number) >> 1
+            asked = self._asked([request], [self._planned(request, seed)])
+            look, grain = chance(self.network.settings, [seed])
+            given = [field.to(device) for field in asked if field is not None]
+            yield Asked(*given), Chance(look.to(device), tuple(field.to(device) for field in grain))
 
     def _planned(self, request: Request, seed: int) -> _Plan:
         colour = semantic_map.colour_of(request.condition, self.conditions)

@@ -84,6 +84,7 @@ _FURTHER: dict[str, Any] = {
     "samples": {"foreign": 0.02, "warp": 0.12},
     "generator": {"look_spread": 1.0, "hair": 0.2},
     "learnt": 0.7,
+    "silenced": 0.25,
 }
 
 _SMOKE: dict[str, Any] = {

@@ -19,7 +19,8 @@ from torch import Tensor
 from medsynth import __version__, storage
 from medsynth.errors import NotFoundError, TrainingError
 from medsynth.learning import RUN_FORMAT
-from medsynth.skin import begun, card, foreign, pairs, validation
+from medsynth.skin import begun, card, foreign, pairs, specks, validation
+from medsynth.skin.generator import PlusNetwork
 from medsynth.skin.model import SkinModel
 from medsynth.skin.pairs import Pairs
 from medsynth.skin.presets import TrainSettings
@@ -205,6 +206,10 @@ class SkinRun:
         model = SkinModel(network, self.material.conditions, self.geometry, about, region=region)
         if first is None:
             model.soften()
+        if self.settings.silenced < 1 and isinstance(network, PlusNetwork):
+            silent = specks.strewn(model, self.settings.silenced)
+            specks.silence(network, silent)
+            model.about["silenced"] = [list(channel) for channel in silent]
         return model
 
     def header(self) -> dict[str, Any]:

@@ -65,6 +65,9 @@ class LearningSettings(PaceSettings):
     learnt: float = Field(default=1.0, gt=0, le=1)
     """Where weights are begun with, how far the way from these to those learnt the kept ones lie. Halfway often draws
     better than either end (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, section 3)."""
+    silenced: float = Field(default=1.0, gt=0, le=1)
+    """Channels that alone make more than this share of the specks of light on drawn skin are silenced in the weights
+    that are kept (:mod:`medsynth.skin.specks`); 1 silences none."""
 
     @model_validator(mode="after")
     def _begun(self) -> Self:
@@ -77,6 +80,8 @@ class LearningSettings(PaceSettings):
                 )
         if self.learnt < 1 and not self.begin:
             raise ValueError(f"learnt is {self.learnt} of the way from weights to begin with; name them as begin")
+        if self.silenced < 1 and self.generator.kind == "unet":
+            raise ValueError(f"silenced is {self.silenced}, but a U-Net has no channels to silence; leave it at 1")
         if self.judging_first >= self.steps:
             raise ValueError(
                 f"judging_first is {self.judging_first} of {self.steps} steps; leave some to the generator"

@@ -1,6 +1,6 @@
 """What each part of plus is worth: learnt without it, on the split, samples and maps of bench_gan_quality.py.
 
-    python tests/benchmarks/bench_gan_ablation.py --pairs TABLE --out FOLDER [--steps 1000] [--together 2]
+    python tests/benchmarks/bench_gan_ablation.py --pairs TABLE --out FOLDER [--steps 1000] [--only PART ...]
 
 Trains plus as the preset for a CPU, then with one part less each, and its two peers with as many steps of as many
 pictures; a process each, so many at a time. Stopped and called again it goes on, and only measures what is learnt.
@@ -10,7 +10,7 @@ Needs a table of photos, and on 2 cores about an hour for 1,000 steps; so it is 
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,9 @@ def train(name: str, pairs: str, out: Path, steps: int) -> None:
     print(f"{name}: learnt", flush=True)
 
 
-def learnt(out: Path) -> Iterator[tuple[str, SkinModel]]:
-    """All of them, and plus in its other ways of drawing, which need no other training."""
-    for name in (*_PEERS, *_PARTS):
+def learnt(out: Path, names: Sequence[str]) -> Iterator[tuple[str, SkinModel]]:
+    """Those of these names, and plus in its other ways of drawing, which need no other training."""
+    for name in names:
         yield name, (pix2pix.load if name == "pix2pix" else SkinModel.load)(str(_weights(out, name)))
     hard = SkinModel.load(str(_weights(out, "plus")))
     assert isinstance(hard.network, PlusNetwork)
@@ -93,6 +93,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("bench-out/gan-ablation"))
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--together", type=int, default=2, help="runs at a time")
+    parser.add_argument("--only", nargs="+", choices=(*_PEERS, *_PARTS), metavar="PART", help="and plus: by name [all]")
     parser.add_argument("--encoder", help="of jobs/evaluate.py [learn one]")
     parser.add_argument("--count", type=int, default=304, help="pictures to measure")
     return parser.parse_args()
@@ -105,10 +106,10 @@ def main() -> None:
         print("left out: needs a table of photos and an hour; see --help")
         return
     torch.set_num_threads(1)
-    names = (*_PEERS, *_PARTS)
+    names = [name for name in (*_PEERS, *_PARTS) if name == "plus" or given.only is None or name in given.only]
     with ThreadPoolExecutor(given.together) as pool:
         list(pool.map(lambda name: train(name, given.pairs, given.out, given.steps), names))
-    found = bench_gan_quality.measure(given.pairs, dict(learnt(given.out)), given.encoder, given.count)
+    found = bench_gan_quality.measure(given.pairs, dict(learnt(given.out, names)), given.encoder, given.count)
     harness.write("gan_ablation", found, given.out)
 
 

@@ -12,10 +12,11 @@ import yaml
 from PIL import Image
 
 from medsynth.errors import UserError
-from medsynth.skin import card, pairs, presets, run, samples
+from medsynth.skin import card, pairs, presets, run, samples, specks
 from medsynth.skin.model import Request, SkinModel
 from medsynth.skin.presets import TrainSettings
 from medsynth.skin.run import Order, SkinRun
+from medsynth.skin.specks import Channel
 from tests.skin.photos import change_row, shapes, write_mask, write_photos
 
 CPU = torch.device("cpu")
@@ -132,6 +133,31 @@ def test_the_card_says_that_photos_were_bent(table: str, tmp_path: Path) -> None
     job = set_up(table, tmp_path, samples={"size": 16, "warp": 0.12})
     run.finish(job, job.learner(CPU, lambda tensors: None, 0).state(), [], "python jobs/train_gan.py")
     assert "places moved by up to 12 % of the lesion's length" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("silent", [(Channel(0, 1), Channel(1, 3)), ()])
+def test_channels_that_strew_specks_are_silent_in_what_is_kept_and_the_card_names_them(
+    table: str, tmp_path: Path, silent: tuple[Channel, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def strewn(model: SkinModel, share: float) -> tuple[Channel, ...]:
+        asked.append(share)
+        return silent
+
+    monkeypatch.setattr(specks, "strewn", strewn)
+    job = set_up(table, tmp_path, silenced=0.4)
+    learner = job.learner(CPU, lambda tensors: None, 0)
+    model = SkinModel.load(run.finish(job, learner.state(), [], "python jobs/train_gan.py"))
+    assert asked == [0.4]
+    assert model.about["silenced"] == [list(channel) for channel in silent]
+    style = learner.state()["average.styles.0.bias"].clone()
+    scales = style.view(2, 6, -1)[:, 0]
+    for layer, place in silent:
+        scales[layer, place] = -1
+    assert torch.equal(model.network.state_dict()["styles.0.bias"].view(2, 6, -1)[:, 0], scales.half().float())
+    said = "than 40 % of the specks of light on drawn skin: channel 1 of layer 0, 3 of layer 1 (`medsynth/skin/specks"
+    assert (said in (tmp_path / "README.md").read_text()) == bool(silent)
 
 
 def test_the_card_says_where_hair_comes_from(table: str, tmp_path: Path) -> None:
