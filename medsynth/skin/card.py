@@ -169,11 +169,12 @@ def _tones(samples: Mapping[str, Any], types: Mapping[str, int]) -> list[str]:
     seen = f"Of the photos to learn from, {dark} {'is' if dark == 1 else 'are'} of the types V and VI."
     if not samples["retoned"]:
         return [f"{seen} Photos kept their own tone: do not trust pictures of types that the table above shows few of."]
+    gloss = "Lightened skin kept its gloss as it was (Shafer 1985). " if samples["gloss_kept"] else ""
     return [
         f"{seen} {100 * samples['retoned']:g} % of the samples were retoned: photo and map were given another angle of "
         "the skin's colour together, the lesion with its skin, by one filter of melanin for the whole picture "
-        "(`medsynth/skin/tone.py`, after Tsumura et al., SIGGRAPH 2003). Dark skin is therefore mostly light skin "
-        "filtered: its colour can be trusted, as the figures show, and how a lesion, its redness and its border look "
-        "on it can not. Use such pictures to teach a model that tone does not decide, not to teach it how a "
+        f"(`medsynth/skin/tone.py`, after Tsumura et al., SIGGRAPH 2003). {gloss}Dark skin is therefore mostly light "
+        "skin filtered: its colour can be trusted, as the figures show, and how a lesion, its redness and its border "
+        "look on it can not. Use such pictures to teach a model that tone does not decide, not to teach it how a "
         "disease looks on dark skin."
     ]

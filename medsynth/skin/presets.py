@@ -81,7 +81,7 @@ _FURTHER: dict[str, Any] = {
     },
     "learning_rate": 2e-4,
     "constant": 0.8,
-    "samples": {"foreign": 0.02, "warp": 0.12},
+    "samples": {"foreign": 0.02, "warp": 0.12, "gloss_kept": True},
     "generator": {"look_spread": 1.0, "hair": 0.2},
     "learnt": 0.7,
     "silenced": 0.25,

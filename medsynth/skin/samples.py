@@ -37,6 +37,8 @@ class SampleSettings(Settings):
     """Share of samples that are given another tone, their angle drawn evenly from ``angle``."""
     angle: Range = Range(low=-58, high=66)
     """Degrees of individual typology angle."""
+    gloss_kept: bool = False
+    """Whether skin that is made lighter keeps its gloss as it was (:func:`medsynth.skin.tone.retone`)."""
     warp: float = Field(default=0.0, ge=0, le=0.15)
     """How far places of a photo are moved at the most, as a share of the lesion's longer side
     (:mod:`medsynth.skin.warp`): other outlines than the photos show."""
@@ -260,7 +262,7 @@ def make_sample(
     kind, skin = photo.fitzpatrick or 0, np.array(loaded.skin)
     if u[3] < settings.retoned:
         wanted = tone.skin_of(settings.angle.at(u[4]), redness=6 * (u[5] - 0.5), yellowness=0.4 * (u[6] - 0.5))
-        image, skin = tone.retone(image, skin.tolist(), wanted.tolist()), wanted
+        image, skin = tone.retone(image, skin.tolist(), wanted.tolist(), settings.gloss_kept), wanted
         kind = int(tone.fitzpatrick(tone.ita(wanted)))
     code = semantic_map.colour_of(photo.condition, conditions)
     drawn = semantic_map.draw((size, size), tone.to_rgb(skin).tolist(), mask > 0, code)

@@ -214,14 +214,15 @@ def colour_of_type(kind: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def retone(image: NDArray[np.uint8], skin: Sequence[float], wanted: Sequence[float]) -> NDArray[np.uint8]:
+def retone(
+    image: NDArray[np.uint8], skin: Sequence[float], wanted: Sequence[float], gloss_kept: bool = False
+) -> NDArray[np.uint8]:
     """A photo as if its skin had another tone, lesion and all.
 
     Melanin in the epidermis filters all light that comes out of the skin, so what it adds to the optical
     density of one place it adds everywhere: reflected light changes by the same factor in the whole picture.
     Here the factors are those that bring the skin's own X, Y and Z to the wanted ones; in CIELAB that scales
-    L* + 16 and moves a* and b* along. Light beyond the skin's own luminance is held for gloss, which comes from the
-    surface and passes no melanin: a factor over 1 does not make it stronger, or every glint would become a white speck.
+    L* + 16 and moves a* and b* along.
 
     What this does not do: gloss is darkened too, or pale spots would glare; blood under dark skin keeps
     its share of redness where really it is less seen; clothes and pen marks are filtered as well. Pictures
@@ -231,6 +232,8 @@ def retone(image: NDArray[np.uint8], skin: Sequence[float], wanted: Sequence[flo
         image: (H, W, 3) sRGB.
         skin: CIELAB of its skin.
         wanted: CIELAB that its skin shall have.
+        gloss_kept: hold light beyond the skin's own luminance for gloss, which comes from the surface and passes no
+            melanin: a factor over 1 does not make it stronger, by which every glint would become a white speck.
 
     Returns:
         As ``image``.
@@ -246,7 +249,7 @@ def retone(image: NDArray[np.uint8], skin: Sequence[float], wanted: Sequence[flo
     gains = ends[1] / np.maximum(ends[0], 1e-6)
     before = _LINEAR[image]
     light = _filtered(before, gains)
-    if (gains > 1).any():
+    if gloss_kept and (gains > 1).any():
         luminance = before @ _TO_XYZ[1].astype(np.float32)
         gloss = np.maximum(1 - np.float32(ends[0, 1]) / np.maximum(luminance, np.float32(1e-6)), 0)[..., None]
         light += gloss * (_filtered(before, np.minimum(gains, 1)) - light)

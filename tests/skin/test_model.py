@@ -93,6 +93,18 @@ def test_softness_gives_floors_that_are_saved_and_drawn_with() -> None:
     assert np.array_equal(model.draw([Request("NEV", 2)], [5])[0].image, hard)
 
 
+def test_the_usual_pictures_are_always_the_same_and_more_of_them_are_others(model: SkinModel) -> None:
+    twice, once = list(model.usual(2)), list(model.usual())
+    assert (len(once), len(twice)) == (12, 24)
+    for (asked, noise), (same, same_noise) in zip(once, twice, strict=False):
+        assert torch.equal(asked.maps, same.maps)
+        assert torch.equal(noise.look, same_noise.look)
+    assert len({noise.look.numpy().tobytes() for _, noise in twice}) == 24
+    assert sorted((int(asked.conditions), int(asked.types)) for asked, _ in twice[12:]) == [
+        (condition, kind) for condition in range(2) for kind in range(1, 7)
+    ]
+
+
 def test_hair_grows_on_the_share_of_pictures_that_the_weights_ask_for(model: SkinModel) -> None:
     network = generator.build(model.network.settings.model_copy(update={"hair": 0.5}), len(NAMES))
     network.load_state_dict(model.network.state_dict())

@@ -129,10 +129,18 @@ def test_a_run_of_masks_leaves_weights_that_say_so_and_draw_by_them(tmp_path: Pa
     assert "Learnt from lesions' masks" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_the_card_says_that_photos_were_bent(table: str, tmp_path: Path) -> None:
-    job = set_up(table, tmp_path, samples={"size": 16, "warp": 0.12})
-    run.finish(job, job.learner(CPU, lambda tensors: None, 0).state(), [], "python jobs/train_gan.py")
-    assert "places moved by up to 12 % of the lesion's length" in (tmp_path / "README.md").read_text()
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"warp": 0.12}, "places moved by up to 12 % of the lesion's length"),
+        ({"gloss_kept": True}, "Lightened skin kept its gloss as it was"),
+    ],
+)
+def test_the_card_says_what_was_done_to_photos(table: str, tmp_path: Path, how: dict[str, Any], said: str) -> None:
+    for name, own in ("with", how), ("without", {}):
+        job = set_up(table, tmp_path / name, samples={"size": 16, **own})
+        run.finish(job, job.learner(CPU, lambda tensors: None, 0).state(), [], "python jobs/train_gan.py")
+        assert (said in (tmp_path / name / "README.md").read_text()) == (name == "with")
 
 
 @pytest.mark.parametrize("silent", [(Channel(0, 1), Channel(1, 3)), ()])

@@ -47,11 +47,11 @@ def test_skin_has_the_angle_asked_for_and_darker_skin_is_darker(angle: float, re
     assert tone.skin_of(angle - 5)[0] <= tone.skin_of(angle)[0] + 1e-9  # equal where both are at the dark end
 
 
-@given(COLOURS.filter(lambda c: min(c) > 70), st.floats(*tone.RANGE))
-def test_retoned_skin_has_the_wanted_colour(rgb: tuple[int, int, int], angle: float) -> None:
+@given(COLOURS.filter(lambda c: min(c) > 70), st.floats(*tone.RANGE), st.booleans())
+def test_retoned_skin_has_the_wanted_colour(rgb: tuple[int, int, int], angle: float, gloss_kept: bool) -> None:
     image = np.full((2, 2, 3), rgb, dtype=np.uint8)
     wanted = tone.skin_of(angle)
-    found = tone.retone(image, tone.to_lab(rgb).tolist(), wanted.tolist())
+    found = tone.retone(image, tone.to_lab(rgb).tolist(), wanted.tolist(), gloss_kept)
     assert np.abs(found.astype(int) - tone.to_rgb(wanted)).max() <= 1
 
 
@@ -69,11 +69,11 @@ def light(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     return found
 
 
-def test_lightened_skin_takes_no_more_light_from_gloss_than_it_had() -> None:
+def test_lightened_skin_takes_no_more_light_from_gloss_than_it_had_where_that_is_asked() -> None:
     shades = np.arange(40, 256, dtype=np.uint8)
     image = np.stack([shades] * 3, axis=1)[None]
     skin = tone.to_lab([130, 130, 130])
-    pale = tone.retone(image, skin.tolist(), (float(skin[0]) + 25, 0.0, 0.0))
+    pale = tone.retone(image, skin.tolist(), (float(skin[0]) + 25, 0.0, 0.0), gloss_kept=True)
     own, before, after = light(np.full((1, 3), 130, dtype=np.uint8))[0], light(image)[0], light(pale)[0]
     wanted = light(tone.to_rgb([float(skin[0]) + 25, 0.0, 0.0])[None])[0]
     below = before <= own
@@ -82,6 +82,10 @@ def test_lightened_skin_takes_no_more_light_from_gloss_than_it_had() -> None:
     assert kept.sum() > 20
     assert after[kept] - wanted == pytest.approx(before[kept] - own, abs=0.01)
     assert (np.diff(after) >= 0).all()
+    filtered = light(tone.retone(image, skin.tolist(), (float(skin[0]) + 25, 0.0, 0.0)))[0]
+    assert filtered == pytest.approx(np.minimum(before * wanted / own, 1), abs=0.01)
+    darker = [tone.retone(image, skin.tolist(), (float(skin[0]) - 25, 0.0, 0.0), kept) for kept in (False, True)]
+    assert np.array_equal(*darker)
 
 
 @pytest.mark.parametrize(
