@@ -85,11 +85,15 @@ def test_specks_are_narrow_and_brighter_than_what_is_about_them(size: int) -> No
 
 
 @pytest.mark.parametrize("channel", [Channel(6, 3), Channel(7, 5)])
-def test_the_channel_that_strews_specks_is_found_and_they_go_with_it(channel: Channel) -> None:
+def test_the_channel_that_strews_specks_is_found_and_they_go_with_it(
+    channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = made(channel)
     before = model.to_bytes()
     handed_on = {6: (channel, Channel(7, channel.place)), 7: (channel,)}[channel.layer]
     assert specks.strewn(model, 0.5) == handed_on
+    monkeypatch.setattr(specks, "_TRIED", 1)
+    assert specks.strewn(model, 0.5) == handed_on, "no channel follows them as it does"
     assert model.to_bytes() == before
     many = sum(specks.of(picture).sum() for picture in drawn(model))
     assert isinstance(model.network, PlusNetwork)
