@@ -134,7 +134,6 @@ def test_a_silent_channel_is_nothing_everywhere_and_the_others_of_its_layer_are_
     module = {6: network.convolutions[3], 7: network.ups[3], 8: network.last}[channel.layer]
     before = heard(model, module)
     specks.silence(network, [channel])
-    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
     after = heard(model, module)
     assert (after[:, channel.place] == 0).all()
     others = [place for place in range(before.shape[1]) if place != channel.place]
