@@ -1,7 +1,10 @@
 """The kind of processor that a network's bytes depend on, and the settings under which they depend on nothing else."""
 
+import functools
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -16,12 +19,13 @@ def kind(gpu: str | None, bf16: bool = False) -> dict[str, str]:
         bf16: whether a network's products are reckoned in bf16.
 
     Returns:
-        ``torch``, its version, and ``gpu``, or ``cpu``, the widest instructions that it uses, with ``bf16``, those
-        that it has for that, where it matters.
+        ``torch``, its version, and ``gpu``, or ``cpu``, the widest instructions that it uses, and ``maker``, the
+        CPU's, by whom MKL picks its ways to reckon, with ``bf16``, the instructions that it has for that, where it
+        matters.
     """
     if gpu is not None:
         return {"gpu": gpu, "torch": torch.__version__}
-    found = {"cpu": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__}
+    found = {"cpu": torch.backends.cpu.get_cpu_capability(), "maker": _maker(), "torch": torch.__version__}
     if bf16:
         can = torch.cpu.get_capabilities()
         found["bf16"] = next((name for name in ("amx_bf16", "avx512_bf16") if can.get(name)), "none")
@@ -62,3 +66,11 @@ def settled() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@functools.cache
+def _maker() -> str:
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text().splitlines() if cpus.exists() else []
+    told = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "vendor_id")
+    return next(told, platform.machine())

@@ -333,7 +333,8 @@ def inside(masks: Tensor) -> Tensor:
         centre, half = (first + last) / 2, (last - first).clamp(min=1) / 2
         offset = (places - centre[:, None]) / half[:, None]
         radii.append(offset[:, None, :, None] if axis == 2 else offset[:, None, None, :])
-    return (1 - (radii[0] ** 2 + radii[1] ** 2).sqrt()).clamp(min=-1)
+    # MKL's root of a float may be off in its last bit, on each maker's CPUs in others; a double's, rounded, is exact.
+    return (1 - (radii[0] ** 2 + radii[1] ** 2).double().sqrt().float()).clamp(min=-1)
 
 
 Generator = UNet | PlusNetwork

@@ -323,10 +323,12 @@ def test_fingerprint_names_weights_cameras_and_processor(weights: str, monkeypat
     assert run(weights, {"reject": {}}).fingerprint != base.fingerprint
     quick = run(weights, {"precision": "bf16"})
     assert quick.fingerprint != base.fingerprint
-    assert set(quick.header["recipe_settings"]["processor"]) == {"cpu", "torch", "bf16"}
+    assert set(quick.header["recipe_settings"]["processor"]) == {"cpu", "maker", "torch", "bf16"}
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     with pytest.raises(UserError, match="the pictures depend on the processor: bf16 is 'none' here"):
         rebuild("skin", {**quick.header["recipe_settings"], "processor": {"bf16": "amx_bf16"}})
+    with pytest.raises(UserError, match=r"depend on the processor: maker is '.+' here, and 'Of another maker' was"):
+        rebuild("skin", {**settings, "processor": {**settings["processor"], "maker": "Of another maker"}})
     monkeypatch.setattr(processor, "kind", lambda gpu, bf16: {"cpu": "another", "torch": "9"})
     assert run(weights).fingerprint != base.fingerprint
     with pytest.raises(UserError, match="the pictures depend on the processor: cpu is 'another' here"):
