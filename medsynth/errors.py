@@ -78,6 +78,7 @@ class Reason(StrEnum):
     TONE = "tone_not_as_asked"
     NO_LESION = "no_lesion"
     PATTERN = "pattern_of_no_skin"
+    FIELD = "pale_field_in_lesion"
     COPY = "copy_of_a_real_photo"
 
 

@@ -194,8 +194,8 @@ def routes(skin: Skin | None, limits: Limits) -> APIRouter:
     async def from_map(request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
         """A PNG of the model's size in two colours: the skin's, and where the lesion is, one condition's.
 
-        /v1/models tells the size and the colours, and as `region` what of the lesion's place is followed: its mask,
-        or, by weights that learnt from boxes as the shipped ones did, the bounding box alone.
+        The lesion's form is followed. A rectangle alone stands, to weights whose `region` in /v1/models is `box` as the
+        shipped ones' is, for a lesion of a form of its own in it. Size and colours are told there, too.
         """
         upload, fields = await bodies.one(request, limits)
         if fields:

@@ -180,7 +180,8 @@ class SkinAbout:
     """Each size class with its lowest and highest share of the picture."""
     devices: tuple[str, ...]
     region: str
-    """What of a lesion's place in a map is followed: its ``mask``, or the ``box`` about it."""
+    """What a rectangle in a map stands for: a lesion of that form by weights that learnt from each ``mask``, one of a
+    form of its own in that ``box`` by others. Any other form is followed."""
     processor: dict[str, str]
     """The kind on which alone the pixels are these."""
     attribution: Any

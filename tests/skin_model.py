@@ -12,7 +12,7 @@ from medsynth.skin.semantic_map import Geometry
 from medsynth.spec import Spec, parse
 
 NAMES = ("BCC", "NEV")
-OFF = dict.fromkeys(("ita_deg", "spread", "saturated", "change", "pattern", "likeness"))
+OFF = dict.fromkeys(("ita_deg", "spread", "saturated", "change", "pattern", "field", "likeness"))
 """Random weights draw nothing that any rule would let pass."""
 
 

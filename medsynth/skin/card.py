@@ -5,7 +5,6 @@ from typing import Any
 
 from medsynth.learning import how_made
 from medsynth.skin import tone
-from medsynth.skin.regions import RegionKind
 
 _NAMES = {
     "ita_error": "median distance of measured and asked angle of the skin's colour, degrees",
@@ -15,13 +14,6 @@ _NAMES = {
     "held_out_lesion_l1": "the same inside the lesion's box",
     "held_out_texture": "distance of how strong the detail is, by scale and place",
     "held_out_tone": "distance of the skin's mean colour and its spread of shades",
-}
-
-_REGIONS: dict[RegionKind, str] = {
-    "box": "Learnt from lesions' boxes: of a mask that is asked for, only the bounding box counts, and the form of the "
-    "lesion in it is chance.",
-    "mask": "Learnt from lesions' masks: a lesion follows the mask that is asked for, and a box stands for the ellipse "
-    "that fills it.",
 }
 
 
@@ -89,7 +81,7 @@ def text(about: Mapping[str, Any], grid: str, curve: Sequence[Mapping[str, str]]
         "convention.",
         "- A map that a training photo gave may bring that photo back; ask for new maps, and look for near copies.",
         "- Lesion sizes and places that the training photos did not have are guesses.",
-        f"- {_REGIONS[samples['region']]}",
+        f"- {_place(own)}",
         "",
         *how_made(command, f"Seed {about['seed']}, {versions}, last loss of the judge {loss}.", own),
     ]
@@ -162,6 +154,20 @@ def _hairy(generator: Mapping[str, Any]) -> list[str]:
         "(`medsynth/skin/hair.py`), and tells nothing of a disease.",
         "",
     ]
+
+
+def _place(own: Mapping[str, Any]) -> str:
+    learnt, network = own["samples"]["region"], own["generator"]
+    if learnt == "box" and network["kind"] == "unet":
+        return "Learnt from lesions' boxes: what it makes of a mask that is no rectangle, it was not taught."
+    taught = ", though no photo taught it one" if learnt == "box" else ""
+    filled = "the ellipse that fills it"
+    if network["forms"]:
+        filled = "an ellipse bent by rule (`medsynth/skin/form.py`), whose form tells nothing of a disease"
+    return (
+        f"Learnt from lesions' {'boxes' if learnt == 'box' else 'masks'}: a lesion follows the mask that is asked "
+        f"for{taught}, and a box stands for {filled}."
+    )
 
 
 def _tones(samples: Mapping[str, Any], types: Mapping[str, int]) -> list[str]:

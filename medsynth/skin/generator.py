@@ -48,6 +48,9 @@ class GeneratorSettings(Settings):
     hair: float = Field(default=0.0, ge=0, le=1)
     """Share of pictures on which hair grows, by rule (:mod:`medsynth.skin.hair`), once the network has drawn them: for
     one that learnt from photos without hair."""
+    forms: float = Field(default=0.0, ge=0, le=0.5)
+    """How far from ellipses the outlines of lesions are for which a box is asked, by rule (:mod:`medsynth.skin.form`),
+    as a share of their radius: boxes tell a network of no outline. It may learn without."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -74,8 +77,8 @@ class Asked(NamedTuple):
     types: Tensor
     """(N,) int64, 1 to 6; 0 where none is known."""
     depths: Tensor | None = None
-    """(N, 1, S, S): how deep in its mask each pixel lies (:func:`medsynth.skin.regions.depth`); None where a lesion's
-    place is its box."""
+    """(N, 1, S, S): how deep in the lesion each pixel lies, in the units of :func:`inside`; None where it is the
+    ellipse in its box."""
 
 
 class Chance(NamedTuple):

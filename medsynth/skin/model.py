@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -13,17 +13,24 @@ from numpy.typing import NDArray
 from medsynth import draws, seeds, spec
 from medsynth.cuda_graph import Parts, Repeated, side_by_side
 from medsynth.model_file import Filed, Kind, ModelError
-from medsynth.skin import generator, hair, regions, semantic_map, tone
+from medsynth.skin import generator, hair, places, semantic_map, tone
 from medsynth.skin.generator import Asked, Chance, Generator, GeneratorSettings, PlusNetwork
+from medsynth.skin.places import Place
 from medsynth.skin.regions import RegionKind
-from medsynth.skin.semantic_map import Box, Geometry, MapError, Region
+from medsynth.skin.semantic_map import Geometry, MapError, Region
 
 DEFAULT_URI = "package://medsynth/weights/skin.safetensors"
 
 _ON_GPU = 8
 
-_Plan = tuple[NDArray[np.uint8], tuple[int, int, int], Region]
-"""The map, the skin's colour, and the lesion's place."""
+
+class _Plan(NamedTuple):
+    """A request, with what chance has decided of it."""
+
+    map: NDArray[np.uint8]
+    skin: tuple[int, int, int]
+    region: Region
+    place: Place
 
 
 def micro_batch(device: torch.device) -> int:
@@ -49,9 +56,10 @@ class Request:
     region: Region | None = None
     """The lesion's box or mask; without one, a box like those of the training set.
 
-    What of it counts, :attr:`SkinModel.region` says. Weights that learnt from boxes, as the shipped ones did, draw a
-    lesion of a form of their own in the bounding box of a mask: a few pixels change with the mask, its form is not
-    followed. To weights that learnt from masks, a box is the ellipse that fills it."""
+    A mask's form is followed; by weights that learnt from boxes, as the shipped ones did, though no photo taught them
+    one, and but for a mask that is a whole rectangle: to them that is a box. (A U-Net that learnt from boxes is shown
+    the mask, and has seen none.) A box is filled by a lesion of a form of its own, as far from an ellipse as
+    :attr:`medsynth.skin.generator.GeneratorSettings.forms` tells."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +201,8 @@ class SkinModel(Filed):
             pictures += list(drawn[: len(rows)])
         share = self.network.settings.hair
         return [
-            Drawn(*hair.grown(image, skin, seed, share), drawn, skin, region)
-            for image, (drawn, skin, region), seed in zip(pictures, planned, seeds_of, strict=True)
+            Drawn(*hair.grown(image, plan.skin, seed, share), plan.map, plan.skin, plan.region)
+            for image, plan, seed in zip(pictures, planned, seeds_of, strict=True)
         ]
 
     def soften(self) -> None:
@@ -221,8 +229,8 @@ class SkinModel(Filed):
             seed = seeds.digest64("usual strength", number) >> 1
             asked = self._asked([request], [self._planned(request, seed)])
             look, grain = chance(self.network.settings, [seed])
-            given = [field.to(device) for field in asked if field is not None]
-            yield Asked(*given), Chance(look.to(device), tuple(field.to(device) for field in grain))
+            given = Asked(*(field.to(device) for field in asked if field is not None))
+            yield given, Chance(look.to(device), tuple(field.to(device) for field in grain))
 
     def _planned(self, request: Request, seed: int) -> _Plan:
         colour = semantic_map.colour_of(request.condition, self.conditions)
@@ -233,12 +241,8 @@ class SkinModel(Filed):
             region = self.geometry.sample(request.condition, self.size, seed)
         skin = _skin(request.fitzpatrick, seed) if request.skin is None else request.skin
         semantic_map.check_colour(skin)
-        return semantic_map.draw((self.size, self.size), skin, self._mask(region), colour), skin, region
-
-    def _mask(self, region: Region) -> NDArray[np.bool_]:
-        shape = (self.size, self.size)
-        mask = semantic_map.mask(shape, region)
-        return regions.ellipse(region, shape) if self.region == "mask" and isinstance(region, Box) else mask
+        there = places.of(region, self.region, self.size, seed, self.network.settings.forms)
+        return _Plan(semantic_map.draw(there.shown.shape, skin, there.shown, colour), skin, region, there)
 
     def _micro_batch(
         self,
@@ -250,7 +254,7 @@ class SkinModel(Filed):
         given = [field for field in self._asked(requests, planned) if field is not None]
         way = (next(self.network.parameters()).device, bf16)
         if way not in self._drawing:
-            self._drawing[way] = drawing(self.network, *way, self.region)
+            self._drawing[way] = drawing(self.network, *way)
         with torch.inference_mode():
             look, grain = chance(self.network.settings, seeds_of)
             codes = self._drawing[way](*given, look, *grain)
@@ -258,23 +262,18 @@ class SkinModel(Filed):
         return found
 
     def _asked(self, requests: Sequence[Request], planned: Sequence[_Plan]) -> Asked:
-        maps = np.stack([drawn for drawn, _, _ in planned])
-        masks = np.stack([self._mask(region) for _, _, region in planned])
-        types = [_type(request, skin) for request, (_, skin, _) in zip(requests, planned, strict=True)]
-        asked = Asked(
-            torch.from_numpy(maps).permute(0, 3, 1, 2).float() / 127.5 - 1,
-            torch.from_numpy(masks)[:, None].float(),
-            torch.tensor([skin for _, skin, _ in planned]).float() / 127.5 - 1,
+        types = [_type(request, plan.skin) for request, plan in zip(requests, planned, strict=True)]
+        return Asked(
+            torch.from_numpy(np.stack([plan.map for plan in planned])).permute(0, 3, 1, 2).float() / 127.5 - 1,
+            torch.from_numpy(np.stack([plan.place.mask for plan in planned]))[:, None].float(),
+            torch.tensor([plan.skin for plan in planned]).float() / 127.5 - 1,
             torch.tensor([self.conditions.index(request.condition) for request in requests]),
             torch.tensor(types),
+            torch.from_numpy(np.stack([plan.place.depth for plan in planned]))[:, None],
         )
-        if self.region == "mask":
-            depths = np.stack([regions.depth(mask) for mask in masks])
-            asked = asked._replace(depths=torch.from_numpy(depths)[:, None])
-        return asked
 
 
-def drawing(network: Generator, device: torch.device, bf16: bool, region: RegionKind = "box") -> Repeated[torch.Tensor]:
+def drawing(network: Generator, device: torch.device, bf16: bool) -> Repeated[torch.Tensor]:
     """A network as it draws: of all of :class:`Asked` and :class:`Chance`, pictures (N, 3, S, S) uint8.
 
     Each picture is a batch of its own: on a GPU, even with all shapes the same, some in another place of a batch would
@@ -284,9 +283,8 @@ def drawing(network: Generator, device: torch.device, bf16: bool, region: Region
         network: with weights that stay as they are, on ``device``.
         device: where it draws.
         bf16: reckon its products in bf16 instead of float32.
-        region: what is the lesions' place; only of a mask are depths given.
     """
-    fields = 6 if region == "mask" else 5
+    fields = len(Asked._fields)
 
     def alone(given: Sequence[torch.Tensor], place: int) -> torch.Tensor:
         own = [field[place : place + 1] for field in given]

@@ -33,6 +33,8 @@ class TrainSettings(LearningSettings):
             raise ValueError(f"samples.size is {self.samples.size} and generator.size {size}; give the same")
         if self.losses.pool > size:
             raise ValueError(f"losses.pool is {self.losses.pool} px, more than a picture of {size} px has")
+        if self.generator.forms and self.generator.kind == "unet" and self.samples.region == "box":
+            raise ValueError(f"generator.forms is {self.generator.forms}, but a U-Net sees a box alone; leave it at 0")
         judges = self.discriminator
         if size >> (judges.scales - 1 + judges.layers) < _SMALLEST_PATCHES:
             raise ValueError(
@@ -82,7 +84,7 @@ _FURTHER: dict[str, Any] = {
     "learning_rate": 2e-4,
     "constant": 0.8,
     "samples": {"foreign": 0.02, "warp": 0.12, "gloss_kept": True},
-    "generator": {"look_spread": 1.0, "hair": 0.2},
+    "generator": {"look_spread": 1.0, "hair": 0.2, "forms": 0.4},
     "learnt": 0.7,
     "silenced": 0.25,
 }

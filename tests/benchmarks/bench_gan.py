@@ -83,8 +83,10 @@ def run(size: int, width: int, rounds: int, bf16: bool, device: torch.device) ->
     four, eight = batch(4, size), batch(8, size)
     maps = torch.from_numpy(eight["maps"]).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
     last = maps.contiguous(memory_format=torch.channels_last)
-    rest = (torch.zeros(8, 1, size, size), torch.zeros(8, 3), *[torch.zeros(8, dtype=torch.int64)] * 2)
-    given = Asked(last, *(field.to(device) for field in rest))
+    place = torch.zeros(8, 1, size, size)
+    rest = (place, torch.zeros(8, 3), *[torch.zeros(8, dtype=torch.int64)] * 2, place)
+    fields = (last, *(field.to(device) for field in rest))
+    given = Asked(*fields)
     learners: dict[str, Callable[[], Any]] = {}
     drawers: dict[str, Callable[[], Any]] = {}
     for precision in precisions:
@@ -99,11 +101,9 @@ def run(size: int, width: int, rounds: int, bf16: bool, device: torch.device) ->
         drawers[f"pix2pix, {precision}"] = functools.partial(_drawn, drawing, precision, maps.contiguous())
         if device.type == "cuda":
             look = torch.zeros(8, 1, device=device)
-            drawers[f"paper, {precision}"] = functools.partial(
-                _recorded(lambda *a, own=own: own(Asked(*a))), *given[:5]
-            )
+            drawers[f"paper, {precision}"] = functools.partial(_recorded(lambda *a, own=own: own(Asked(*a))), *fields)
             drawers[f"paper, each alone, {precision}"] = functools.partial(
-                model.drawing(ours.averaged, device, precision == "bf16"), *given[:5], look
+                model.drawing(ours.averaged, device, precision == "bf16"), *fields, look
             )
             drawers[f"pix2pix, recorded, {precision}"] = functools.partial(
                 _recorded(functools.partial(_drawn, drawing, precision)), maps.contiguous()

@@ -57,6 +57,7 @@ def test_the_settings_of_the_shipped_weights_are_those_of_plus_for_one_gpu_and_t
         ({"judging_first": 24}, "judging_first is 24 of 24 steps; leave some to the generator"),
         ({"learnt": 0.5}, "learnt is 0.5 of the way from weights to begin with; name them as begin"),
         ({"generator": {"kind": "unet"}, "silenced": 0.3}, "silenced is 0.3, but a U-Net has no channels to silence"),
+        ({"generator": {"kind": "unet", "forms": 0.3}}, "forms is 0.3, but a U-Net sees a box alone; leave it at 0"),
         ({"judging_first": 3}, "judging_first must be a multiple of log_every (2)"),
         ({"generator": {"size": 48}, "samples": {"size": 48}}, "take a power of two"),
     ],

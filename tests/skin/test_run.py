@@ -174,6 +174,26 @@ def test_the_card_says_where_hair_comes_from(table: str, tmp_path: Path) -> None
     assert "on 25 % of the pictures, lesions too, it grows by rule" in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("region", "network", "said"),
+    [
+        (
+            "mask",
+            {"forms": 0.4},
+            "masks: a lesion follows the mask that is asked for, and a box stands for an ellipse bent",
+        ),
+        ("box", {"forms": 0.4}, "though no photo taught it one, and a box stands for an ellipse bent by rule"),
+        ("box", {"kind": "unet"}, "what it makes of a mask that is no rectangle, it was not taught"),
+    ],
+)
+def test_the_card_says_what_form_a_lesion_has(tmp_path: Path, region: str, network: dict[str, Any], said: str) -> None:
+    photos = write_photos(tmp_path / "photos", ("NEV", "MEL") * 6, masks=True)
+    own = {"generator": TINY["generator"] | network, "samples": TINY["samples"] | {"region": region}}
+    job = set_up(photos, tmp_path, **own)
+    run.finish(job, job.learner(CPU, lambda tensors: None, 0).state(), [], "python jobs/train_gan.py")
+    assert said in (tmp_path / "README.md").read_text()
+
+
 def test_validating_tells_figures_and_draws_a_grid_that_is_always_the_same(table: str) -> None:
     job = set_up(table)
     learner = job.learner(CPU, lambda tensors: None, 0)
@@ -216,7 +236,7 @@ def test_a_finished_run_leaves_weights_that_draw_a_card_and_nothing_that_names_a
         "Someone, CC BY 4.0",
         "python jobs/train_gan.py --pairs table",
         "| held_out_kid | 0.2500 |",
-        "only the bounding box counts",
+        "a lesion follows the mask that is asked for, though no photo taught it one, and a box stands for the ellipse",
         "retoned",
     ):
         assert part in card
