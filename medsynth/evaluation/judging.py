@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsynth import seeds
-from medsynth.evaluation import conditioning, fidelity, gallery, memorization, pictures, plots
+from medsynth.evaluation import conditioning, fidelity, gallery, memorization, outlines, pictures, plots
 from medsynth.evaluation.encoder import Encoder, accuracy
 from medsynth.evaluation.pictures import Pictures
 from medsynth.skin import tone
@@ -81,6 +81,7 @@ def judge(
     say("copies")
     found.figures["memorization"] = _copies(synthetic, material, found)
     say("skin, lesions")
+    real = pictures.joined(material.held, material.training)
     measured = pictures.measured(synthetic)
     found.figures["tone"] = conditioning.tones(synthetic.asked, measured, synthetic.types)
     found.plots["tone"] = plots.tones(synthetic.asked, measured)
@@ -88,10 +89,11 @@ def judge(
         name: _spread(conditioning.contrasts(side))
         for name, side in (("synthetic", synthetic), ("real", material.held))
     }
+    found.figures["outlines"] = outlines.compared(synthetic, real)
     recognised, _ = encoder.told(synthetic.images)
     right = [encoder.conditions[a] == b for a, b in zip(recognised, synthetic.conditions, strict=True)]
     found.figures["recognised"] = {"share": float(np.mean(right)), "chance": 1 / len(encoder.conditions)}
-    _side_by_side(synthetic, material, seed, found.sheets)
+    _side_by_side(synthetic, real, seed, found.sheets)
     if model is not None:
         say("sweeps")
         _sweeps(model, material, features["held"], encoder, seed, found)
@@ -148,9 +150,8 @@ def _spread(values: NDArray[np.float64]) -> dict[str, Any]:
     return {"pictures": len(values), "measured": len(seen), "p05": low, "median": middle, "p95": high, "seen": beyond}
 
 
-def _side_by_side(synthetic: Pictures, material: Material, seed: int, sheets: list[Sheet]) -> None:
-    whole = np.concatenate([material.held.images, material.training.images])
-    for name, images in (("synthetic", synthetic.images), ("real", whole)):
+def _side_by_side(synthetic: Pictures, real: Pictures, seed: int, sheets: list[Sheet]) -> None:
+    for name, images in (("synthetic", synthetic.images), ("real", real.images)):
         order = seeds.permute(np.arange(len(images)), len(images), seeds.digest64(seed, "shown", name))[:SHOWN]
         words = f"{len(order)} {name} pictures, picked by the seed alone, at the size at which they are drawn."
         sheets.append(Sheet(f"{len(order)} {name} pictures", words, gallery.sheet(list(images[order]), 10, 128)))

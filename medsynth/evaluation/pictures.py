@@ -49,6 +49,23 @@ class Pictures:
         )
 
 
+def joined(one: Pictures, other: Pictures) -> Pictures:
+    """Both, one after the other.
+
+    Args:
+        one: pictures of a size.
+        other: more of that size.
+    """
+    return Pictures(
+        np.concatenate([one.images, other.images]),
+        one.conditions + other.conditions,
+        np.concatenate([one.types, other.types]),
+        one.boxes + other.boxes,
+        one.groups + other.groups,
+        np.concatenate([one.asked, other.asked]),
+    )
+
+
 def real(photos: Pairs, size: int, conditions: tuple[str, ...], turn: int = 0) -> Pictures:
     """Photos as a generator is shown them to validate on: the middle, in their own tone.
 

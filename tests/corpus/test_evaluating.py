@@ -43,7 +43,17 @@ def test_weights_are_judged_and_the_encoder_is_used_again(tmp_path: Path) -> Non
     first = order(tmp_path)
     told = evaluating.evaluate(first, silent, silent)
     assert told == json.loads((tmp_path / "out" / evaluating.FIGURES).read_text())
-    assert {"fidelity", "memorization", "tone", "contrast", "tone_sweep", "moved", "growing", "variety"} <= set(told)
+    assert {
+        "fidelity",
+        "memorization",
+        "tone",
+        "contrast",
+        "outlines",
+        "tone_sweep",
+        "moved",
+        "growing",
+        "variety",
+    } <= set(told)
     assert told["fidelity"]["whole"]["real"] == 4
     assert told["fidelity"]["whole"]["too_few"]
     assert "whether the held-out patients are new to them is not known" in told["notes"][0]
