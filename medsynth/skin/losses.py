@@ -53,6 +53,9 @@ class LossSettings(Settings):
     shades: float = Field(default=0.0, ge=0)
     """How shades are distributed, in the lesion's place and beside it: mean and spread alone are right of two flat
     fields, too."""
+    guessed: bool = True
+    """Whether pictures whose looks are chance are held against photos, too, in texture, tones and shades. Of what their
+    looks are free to choose, that asks for the middle."""
     look: float = Field(default=0.02, ge=0)
     """Divergence of the looks read from photos from those that are drawn."""
 

@@ -72,12 +72,12 @@ class LearningSettings(PaceSettings):
 
     @model_validator(mode="after")
     def _begun(self) -> Self:
-        if self.begin and self.generator.kind == "plus":
-            held = [name for name in ("l1", "lesion_l1", "look") if getattr(self.losses, name)]
+        if self.begin and self.generator.kind == "plus" and not self.losses.look:
+            held = [name for name in ("l1", "lesion_l1") if getattr(self.losses, name)]
             if held:
                 raise ValueError(
-                    f"losses.{held[0]} holds pictures against photos whose looks were read, and weights to begin with "
-                    "come without what reads them; set losses.l1, losses.lesion_l1 and losses.look to 0, or begin anew"
+                    f"losses.{held[0]} holds pictures against photos whose looks are read, and weights to begin with "
+                    "come without what reads them; let it learn anew with losses.look above 0, or set both to 0"
                 )
         if self.learnt < 1 and not self.begin:
             raise ValueError(f"learnt is {self.learnt} of the way from weights to begin with; name them as begin")
@@ -124,8 +124,10 @@ class Trainer:
             self.module = generator.build(own, conditions)
             self.averaged = generator.build(own, conditions)
             self.judge = Discriminators(settings.discriminator, conditions)
-            read = own.kind == "plus" and begun is None
+            read = own.kind == "plus" and (begun is None or settings.losses.look > 0)
             self.encoder = LookEncoder(own.width, own.latent, own.size) if read else None
+        # Weights that are begun with learn from noise as they draw with.
+        self._spreads = (1.0, 1.0) if begun is None else (own.look_spread, own.grain_spread)
         if begun is not None:
             self.module.load_state_dict(begun)
         self.averaged.load_state_dict(self.module.state_dict())
@@ -192,7 +194,12 @@ class Trainer:
         own = self._settings.losses
         photos, asked = _scaled(*given)
         judging = self.steps < self._settings.judging_first
-        with torch.set_grad_enabled(not judging), learning.precision(self._device, self._settings.precision):
+        reading = judging and self.encoder is not None
+        self.module.requires_grad_(not judging)
+        with (
+            torch.set_grad_enabled(reading or not judging),
+            learning.precision(self._device, self._settings.precision),
+        ):
             chance, spread = self._looks(photos, asked)
             drawn = self.module(asked, chance).float()
         disturb = _disturbance(len(photos), self.disturbed)
@@ -208,13 +215,18 @@ class Trainer:
         yield [*self._gradients("judge", own.judge * judged), sure]
         self._optimizers["judge"].step()
         self._follow(sure)
+        if reading:
+            terms = self._terms(drawn, photos, asked.masks, None, spread)
+            yield self._gradients("draw", torch.stack(list(terms.values())).sum())
+            self._optimizers["draw"].step()
+            return {"judge": judged.detach(), **{name: term.detach() for name, term in terms.items()}}
         if judging:
             return {"judge": judged.detach()}
         self.judge.requires_grad_(False)
         with learning.precision(self._device, self._settings.precision):
             scores, features = self.judge(fake, seen)
         self.judge.requires_grad_(True)
-        terms = self._terms(drawn, photos, asked.masks, scores, (features, real_features), spread)
+        terms = self._terms(drawn, photos, asked.masks, (scores, features, real_features), spread)
         yield self._gradients("draw", torch.stack(list(terms.values())).sum())
         self._optimizers["draw"].step()
         return {"judge": judged.detach(), **{name: term.detach() for name, term in terms.items()}}
@@ -225,14 +237,15 @@ class Trainer:
         own = self._settings.generator
         if own.kind == "unet":
             return None, None
+        spreads = self._spreads
         if self.encoder is None:
-            look = own.look_spread * torch.randn(len(photos), own.latent, device=self._device)
-            return Chance(look, self._grain(len(photos), own.grain_spread)), None
+            look = spreads[0] * torch.randn(len(photos), own.latent, device=self._device)
+            return Chance(look, self._grain(len(photos), spreads[1])), None
         count = (len(photos) + 1) // 2
         mean, spread = (value.float() for value in self.encoder(photos[:count], asked.masks[:count]))
-        look = torch.randn(len(photos), own.latent, device=self._device)
+        look = spreads[0] * torch.randn(len(photos), own.latent, device=self._device)
         read = mean + (0.5 * spread).exp() * look[:count]
-        return Chance(torch.cat([read, look[count:]]), self._grain(len(photos), 1.0)), (mean, spread)
+        return Chance(torch.cat([read, look[count:]]), self._grain(len(photos), spreads[1])), (mean, spread)
 
     def _grain(self, count: int, spread: float) -> tuple[Tensor, ...]:
         sides = generator.sides(self._settings.generator.size)
@@ -243,26 +256,36 @@ class Trainer:
         drawn: Tensor,
         photos: Tensor,
         masks: Tensor,
-        scores: Sequence[Tensor],
-        features: tuple[Sequence[Tensor], Sequence[Tensor]],
+        judged: tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]] | None,
         spread: tuple[Tensor, Tensor] | None,
     ) -> dict[str, Tensor]:
         own = self._settings.losses
         known = len(photos) if spread is None else len(spread[0])
+        some = slice(len(photos) if own.guessed else known)
         match = losses.feature_matching if self._settings.generator.kind == "unet" else losses.statistics_matching
-        kept: dict[str, tuple[float, Callable[[], Tensor]]] = {
-            "adversarial": (own.adversarial, lambda: losses.fooled(scores, own.kind)),
-            "min_patch": (own.min_patch, lambda: losses.min_patch(scores, own.kind)),
-            "l1": (own.l1, lambda: losses.l1(drawn[:known], photos[:known], own.pool)),
-            "lesion_l1": (
-                own.lesion_l1,
-                lambda: losses.lesion_l1(drawn[:known], photos[:known], masks[:known], own.pool),
+        kept: dict[str, tuple[float, Callable[[], Tensor]]] = {}
+        if judged is not None:
+            scores, *features = judged
+            kept["adversarial"] = (own.adversarial, lambda: losses.fooled(scores, own.kind))
+            kept["min_patch"] = (own.min_patch, lambda: losses.min_patch(scores, own.kind))
+        kept["l1"] = (own.l1, lambda: losses.l1(drawn[:known], photos[:known], own.pool))
+        kept["lesion_l1"] = (
+            own.lesion_l1,
+            lambda: losses.lesion_l1(drawn[:known], photos[:known], masks[:known], own.pool),
+        )
+        if judged is not None:
+            kept["features"] = (own.feature_matching, lambda: match(*features))
+        kept |= {
+            "texture": (
+                own.texture,
+                lambda: losses.texture(drawn[some], photos[some], own.texture_colour, own.texture_strong),
             ),
-            "features": (own.feature_matching, lambda: match(*features)),
-            "texture": (own.texture, lambda: losses.texture(drawn, photos, own.texture_colour, own.texture_strong)),
-            "tone": (own.tone, lambda: losses.tone(drawn, photos, masks, own.tone_spread)),
-            "lesion_tone": (own.lesion_tone, lambda: losses.tone(drawn, photos, 1 - masks, own.tone_spread)),
-            "shades": (own.shades, lambda: losses.shades(drawn, photos, masks)),
+            "tone": (own.tone, lambda: losses.tone(drawn[some], photos[some], masks[some], own.tone_spread)),
+            "lesion_tone": (
+                own.lesion_tone,
+                lambda: losses.tone(drawn[some], photos[some], 1 - masks[some], own.tone_spread),
+            ),
+            "shades": (own.shades, lambda: losses.shades(drawn[some], photos[some], masks[some])),
         }
         if spread is not None:
             kept["look"] = (own.look, lambda: losses.divergence(*spread))

@@ -126,6 +126,38 @@ def test_what_learns_on_begins_with_the_weights_and_leaves_them_alone_while_judg
         assert torch.equal(found["floors"], weights["floors"])
 
 
+READING = BEGUN.model_copy(update={"losses": BEGUN.losses.model_copy(update={"look": 0.02, "lesion_l1": 5.0})})
+
+
+def test_what_reads_looks_learns_anew_for_weights_that_are_begun_with_beside_the_judges() -> None:
+    weights = begun()
+    learning = trainer(READING, begun=weights)
+    assert learning.encoder is not None
+    reader = {name: value.clone() for name, value in learning.encoder.state_dict().items()}
+    told = [learning.step(one) for one in BATCHES[:2]]
+    assert [set(one) for one in told] == [{"judge", "lesion_l1", "texture", "tone", "lesion_tone", "look"}] * 2
+    assert same(dict(learning.module.state_dict()), weights)
+    assert not same(dict(learning.encoder.state_dict()), reader)
+    assert {"adversarial", "look"} <= set(learning.step(BATCHES[2]))
+    assert not same(dict(learning.module.state_dict()), weights)
+
+
+@pytest.mark.parametrize("guessed", [True, False])
+def test_pictures_of_looks_of_chance_are_held_against_photos_only_where_that_is_asked(guessed: bool) -> None:
+    own = READING.losses.model_copy(
+        update={"adversarial": 0.0, "min_patch": 0.0, "feature_matching": 0.0, "shades": 1.0, "guessed": guessed}
+    )
+    settings = READING.model_copy(update={"judging_first": 0, "losses": own})
+    other = {**BATCHES[0], "photos": BATCHES[0]["photos"].copy()}
+    other["photos"][(len(other["photos"]) + 1) // 2 :] //= 2
+    learnt = []
+    for batch in (BATCHES[0], other):
+        learning = trainer(settings, begun=begun())
+        learning.step(batch)
+        learnt.append(dict(learning.module.state_dict()))
+    assert same(*learnt) != guessed
+
+
 def test_what_learns_on_is_shown_noise_as_it_is_drawn_with() -> None:
     learning, usual = trainer(BEGUN, begun=begun()), trainer(PLUS)
     spreads = []
@@ -143,14 +175,17 @@ def test_what_learns_on_is_shown_noise_as_it_is_drawn_with() -> None:
     assert spreads[1][1] == pytest.approx(1, rel=0.1)
 
 
+@pytest.mark.parametrize("settings", [BEGUN, READING], ids=["begun", "reading"])
 @pytest.mark.parametrize("stopped", [1, 2, 4])
-def test_learning_on_stopped_and_gone_on_with_is_the_undisturbed_run_to_the_bit(stopped: int) -> None:
-    whole = trainer(BEGUN, begun=begun())
+def test_learning_on_stopped_and_gone_on_with_is_the_undisturbed_run_to_the_bit(
+    stopped: int, settings: LearningSettings
+) -> None:
+    whole = trainer(settings, begun=begun())
     told = [whole.step(one) for one in BATCHES]
-    first = trainer(BEGUN, begun=begun())
+    first = trainer(settings, begun=begun())
     for one in BATCHES[:stopped]:
         first.step(one)
-    second = trainer(BEGUN, begun=begun())
+    second = trainer(settings, begun=begun())
     second.load(load(save({name: tensor.contiguous() for name, tensor in first.state().items()})))
     assert [second.step(one) for one in BATCHES[stopped:]] == told[stopped:]
     assert same(second.state(), whole.state())
