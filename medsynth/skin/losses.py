@@ -54,8 +54,8 @@ class LossSettings(Settings):
     """How shades are distributed, in the lesion's place and beside it: mean and spread alone are right of two flat
     fields, too."""
     guessed: bool = True
-    """Whether pictures whose looks are chance are held against photos, too, in texture, tones and shades. Of what their
-    looks are free to choose, that asks for the middle."""
+    """Whether lesions of pictures whose looks are chance are held against those of photos, too, in tones and shades.
+    These their looks are free to choose: held, all come out alike, as the middle of all."""
     look: float = Field(default=0.02, ge=0)
     """Divergence of the looks read from photos from those that are drawn."""
 
@@ -214,13 +214,14 @@ def tone(drawn: Tensor, photos: Tensor, masks: Tensor, spread: float = 1.0) -> T
     return total
 
 
-def shades(drawn: Tensor, photos: Tensor, masks: Tensor) -> Tensor:
+def shades(drawn: Tensor, photos: Tensor, masks: Tensor, lesions: int | None = None) -> Tensor:
     """Distance of the distributions of shades, of the lesion's place and of all beside it, wherever each shade lies.
 
     Args:
         drawn: (N, 3, S, S).
         photos: as ``drawn``.
         masks: (N, 1, S, S), 1 in the lesion's place.
+        lesions: of so many of the first pictures the lesion's place counts; of all by default.
 
     Returns:
         The mean of both places' Wasserstein distances, in brightness, red less green and yellow less blue.
@@ -235,10 +236,10 @@ def shades(drawn: Tensor, photos: Tensor, masks: Tensor) -> Tensor:
     axes = drawn.new_tensor(_OPPONENT)[:, :, None, None]
     both = [functional.conv2d(functional.avg_pool2d(image, pool), axes) for image in (drawn, photos)]
     total = drawn.new_zeros(())
-    for there in (inside, ~inside):
+    for there, some in ((inside, slice(lesions)), (~inside, slice(None))):
         # Elsewhere all have the same shade, the lightest: sorted, these lie side by side.
-        one, other = (image.masked_fill(~there, 9.0).flatten(2).sort(dim=2).values for image in both)
-        counts = there.flatten(1).sum(dim=1).clamp(min=1)
+        one, other = (image[some].masked_fill(~there[some], 9.0).flatten(2).sort(dim=2).values for image in both)
+        counts = there[some].flatten(1).sum(dim=1).clamp(min=1)
         total = total + ((one - other).abs().sum(dim=2).mean(dim=1) / counts).mean()
     return total / 2
 

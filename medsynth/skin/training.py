@@ -261,7 +261,7 @@ class Trainer:
     ) -> dict[str, Tensor]:
         own = self._settings.losses
         known = len(photos) if spread is None else len(spread[0])
-        some = slice(len(photos) if own.guessed else known)
+        some = len(photos) if own.guessed else known
         match = losses.feature_matching if self._settings.generator.kind == "unet" else losses.statistics_matching
         kept: dict[str, tuple[float, Callable[[], Tensor]]] = {}
         if judged is not None:
@@ -276,16 +276,13 @@ class Trainer:
         if judged is not None:
             kept["features"] = (own.feature_matching, lambda: match(*features))
         kept |= {
-            "texture": (
-                own.texture,
-                lambda: losses.texture(drawn[some], photos[some], own.texture_colour, own.texture_strong),
-            ),
-            "tone": (own.tone, lambda: losses.tone(drawn[some], photos[some], masks[some], own.tone_spread)),
+            "texture": (own.texture, lambda: losses.texture(drawn, photos, own.texture_colour, own.texture_strong)),
+            "tone": (own.tone, lambda: losses.tone(drawn, photos, masks, own.tone_spread)),
             "lesion_tone": (
                 own.lesion_tone,
-                lambda: losses.tone(drawn[some], photos[some], 1 - masks[some], own.tone_spread),
+                lambda: losses.tone(drawn[:some], photos[:some], 1 - masks[:some], own.tone_spread),
             ),
-            "shades": (own.shades, lambda: losses.shades(drawn[some], photos[some], masks[some])),
+            "shades": (own.shades, lambda: losses.shades(drawn, photos, masks, some)),
         }
         if spread is not None:
             kept["look"] = (own.look, lambda: losses.divergence(*spread))

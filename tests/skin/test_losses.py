@@ -143,3 +143,11 @@ def test_shades_of_a_lesion_that_is_all_or_nothing_still_count() -> None:
     drawn, masks = shaded(torch.full((1024,), 0.2), torch.full((3072,), 0.2))
     for place in (torch.zeros_like(masks), torch.ones_like(masks)):
         assert float(losses.shades(drawn, torch.zeros_like(drawn), place)) == pytest.approx(0.2 / 3 / 2, rel=1e-4)
+
+
+def test_of_so_many_pictures_alone_the_lesions_shades_count() -> None:
+    drawn, masks = shaded(torch.full((1024,), 0.2), torch.full((3072,), 0.2))
+    both, photos, places = drawn.repeat(2, 1, 1, 1), torch.zeros(2, *drawn.shape[1:]), masks.repeat(2, 1, 1, 1)
+    both[1] *= 1 + masks[0]  # twice as far in its lesion
+    assert float(losses.shades(both, photos, places, 1)) == pytest.approx(0.2 / 3, rel=1e-4)
+    assert float(losses.shades(both, photos, places)) == pytest.approx((0.3 + 0.2) / 2 / 3, rel=1e-4)

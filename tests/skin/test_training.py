@@ -143,19 +143,22 @@ def test_what_reads_looks_learns_anew_for_weights_that_are_begun_with_beside_the
 
 
 @pytest.mark.parametrize("guessed", [True, False])
-def test_pictures_of_looks_of_chance_are_held_against_photos_only_where_that_is_asked(guessed: bool) -> None:
-    own = READING.losses.model_copy(
-        update={"adversarial": 0.0, "min_patch": 0.0, "feature_matching": 0.0, "shades": 1.0, "guessed": guessed}
-    )
+def test_lesions_of_looks_of_chance_are_held_against_photos_only_where_that_is_asked(guessed: bool) -> None:
+    off = dict.fromkeys(("adversarial", "min_patch", "feature_matching", "texture", "tone"), 0.0)
+    own = READING.losses.model_copy(update={**off, "shades": 1.0, "guessed": guessed})
     settings = READING.model_copy(update={"judging_first": 0, "losses": own})
-    other = {**BATCHES[0], "photos": BATCHES[0]["photos"].copy()}
-    other["photos"][(len(other["photos"]) + 1) // 2 :] //= 2
-    learnt = []
-    for batch in (BATCHES[0], other):
-        learning = trainer(settings, begun=begun())
-        learning.step(batch)
-        learnt.append(dict(learning.module.state_dict()))
-    assert same(*learnt) != guessed
+    read = (len(BATCHES[0]["photos"]) + 1) // 2
+    same_as_first = []
+    for first, last in ((read, None), (0, read)):
+        other = {**BATCHES[0], "photos": BATCHES[0]["photos"].copy()}
+        other["photos"][first:last] += 20 * BATCHES[0]["masks"][first:last, ..., None]
+        learnt = []
+        for batch in (BATCHES[0], other):
+            learning = trainer(settings, begun=begun())
+            learning.step(batch)
+            learnt.append(dict(learning.module.state_dict()))
+        same_as_first.append(same(*learnt))
+    assert same_as_first == [not guessed, False]
 
 
 def test_what_learns_on_is_shown_noise_as_it_is_drawn_with() -> None:
