@@ -42,9 +42,9 @@ def of(region: Region, learnt: RegionKind, size: int, seed: int, spread: float) 
     shown = semantic_map.mask(shape, region)
     if learnt == "mask":
         if isinstance(region, Box):
-            formed = form.depth(region, shape, seed, spread) > 0
-            # Of a box of a few pixels, none may have its centre in the form.
-            shown = formed if spread and formed.any() else regions.ellipse(region, shape)
+            shown = form.depth(region, shape, seed, spread) > 0
+            if not (spread and shown.any()):  # of a box of a few pixels, none may have its centre in the form
+                shown = regions.ellipse(region, shape)
         return Place(shown, shown, regions.depth(shown))
     box = regions.bounds(shown)
     mask = semantic_map.mask(shape, box)

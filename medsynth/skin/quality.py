@@ -45,9 +45,9 @@ class Thresholds(Settings):
     260 real photos 5."""
     likeness: float | None = Field(default=0.875, ge=-1, le=1)
     """Greatest correlation with a real photo, lesion upon lesion: just under 0.877, from which on jobs/evaluate.py
-    flags a picture of the shipped weights. Of 144 pictures drawn for new maps it refuses 19 % for their likeness to one
-    of 197 training photos, 22 % where all 260 photos are compared; of 63 held-out photos, one. Naevi pay most, seven
-    to nine in ten of them: one plain dark spot is like another."""
+    flags a picture of the shipped weights. Of 144 pictures drawn for new maps it refuses 12 % for their likeness to one
+    of 197 training photos, 15 % where all 260 photos are compared; of 63 held-out photos, one. Naevi pay most, four to
+    eight in ten of them: one plain dark spot is like another."""
 
 
 @dataclass(frozen=True)
@@ -160,17 +160,6 @@ def pattern(picture: NDArray[np.uint8], box: Box) -> float:
     return _short(float((near & (detail > _DETAIL) & outside).sum() / max(int(outside.sum()), 1)))
 
 
-def _of_nine(padded: NDArray[np.float64]) -> NDArray[np.float64]:
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return np.asarray((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9)
-
-
-def _scaled(box: Box, by: float, side: int) -> Box:
-    x0, y0, x1, y1 = (min(max(round(corner * by), 0), side) for corner in (box.x0, box.y0, box.x1, box.y1))
-    x0, y0 = min(x0, side - 1), min(y0, side - 1)
-    return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
-
-
 def field(picture: NDArray[np.uint8], box: Box) -> float:
     """How large the largest field of a lesion is that is paler than all about it.
 
@@ -204,6 +193,17 @@ def field(picture: NDArray[np.uint8], box: Box) -> float:
     paler = (lightness - filled > _PALER).astype(np.uint8)
     _, _, told, _ = cv2.connectedComponentsWithStats(paler, connectivity=4)
     return _short(int(told[1:, cv2.CC_STAT_AREA].max(initial=0)) / (wide * high))
+
+
+def _of_nine(padded: NDArray[np.float64]) -> NDArray[np.float64]:
+    rows = padded[:-2] + padded[1:-1] + padded[2:]
+    return np.asarray((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9)
+
+
+def _scaled(box: Box, by: float, side: int) -> Box:
+    x0, y0, x1, y1 = (min(max(round(corner * by), 0), side) for corner in (box.x0, box.y0, box.x1, box.y1))
+    x0, y0 = min(x0, side - 1), min(y0, side - 1)
+    return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1))
 
 
 def _change(picture: NDArray[np.uint8], box: Box) -> float:

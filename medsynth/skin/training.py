@@ -57,11 +57,12 @@ class LearningSettings(PaceSettings):
     """URI of weights to learn on from, ``shipped`` for those that medsynth comes with, or nothing, to begin anew.
 
     A network of the kind plus then learns as it is drawn with: with its floors, and noise of the spreads that its
-    settings tell. What read photos' looks for it was not kept, so no picture has a photo to be held against by pixel.
+    settings tell. What read photos' looks for it was not kept: with ``losses.look`` above 0 it learns anew, at first
+    with the judges alone, and without, no picture has a photo to be held against by pixel.
     """
     judging_first: int = Field(default=0, ge=0)
-    """Steps at the start in which only judges learn, where the generator's weights are begun with and theirs are not.
-    """
+    """Steps at the start in which only judges learn, and what reads looks, where the generator's weights are begun with
+    and theirs are not."""
     learnt: float = Field(default=1.0, gt=0, le=1)
     """Where weights are begun with, how far the way from these to those learnt the kept ones lie. Halfway often draws
     better than either end (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, section 3)."""

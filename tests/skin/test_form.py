@@ -72,6 +72,16 @@ def test_more_spread_is_further_from_an_ellipse_and_no_two_seeds_give_one_form()
     assert shares[1] - shares[2] > 0.05
 
 
+def test_no_second_lesion_rises_beside_the_first() -> None:
+    parts = [ndimage.label(form.depth(Box(24, 8, 104, 88), SHAPE, seed, 0.5) > 0)[1] for seed in range(300)]
+    assert parts == [1] * 300  # as they are, 22 of these fields have two or more
+
+
+@pytest.mark.parametrize("seed", [435, 1536])
+def test_noise_that_is_nowhere_above_leaves_the_middle(seed: int) -> None:
+    assert form.depth(Box(24, 8, 104, 88), SHAPE, seed, 1.0).max() > 0.8
+
+
 def test_forms_lean_to_no_side() -> None:
     box = Box(34, 18, 94, 78)
     whole = np.mean([form.depth(box, SHAPE, seed, 0.5)[18:78, 34:94] > 0 for seed in range(400)], axis=0)

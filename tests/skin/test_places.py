@@ -52,6 +52,12 @@ def test_boxes_of_a_few_pixels_and_of_the_whole_picture_have_a_place(learnt: reg
             assert np.isfinite(found.depth).all()
 
 
+def test_a_form_without_a_pixel_is_an_ellipse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(form, "depth", lambda box, shape, seed, spread: np.full(shape, -1, dtype=np.float32))
+    found = places.of(Box(3, 3, 5, 5), "mask", SIZE, 3, 0.5)
+    assert np.array_equal(found.shown, regions.ellipse(Box(3, 3, 5, 5), SHAPE))
+
+
 @pytest.mark.parametrize("learnt", ["box", "mask"])
 def test_what_does_not_fit_the_picture_is_refused(learnt: regions.RegionKind) -> None:
     for region in (Box(0, 0, 65, 10), np.ones((64, 32), dtype=bool), np.zeros(SHAPE, dtype=bool)):

@@ -132,7 +132,7 @@ def test_a_field_is_paler_than_what_encloses_it_and_by_enough() -> None:
 
 
 def test_fields_are_looked_for_at_the_lesion_alone() -> None:
-    for far in (Box(2, 2, 30, 30), Box(90, 90, 126, 126)):
+    for far in (Box(45, 2, 75, 32), Box(45, 100, 75, 126), Box(2, 50, 24, 80), Box(96, 50, 126, 80)):
         assert quality.field(ringed(), far) == 0
     for box in (Box(0, 0, 128, 128), Box(127, 127, 128, 128), Box(0, 0, 2, 128)):
         assert 0 <= quality.field(ringed(), box) < 0.1
